@@ -1,0 +1,125 @@
+// The operations a transformer and the methods need, on views. One implementation per
+// device. Float rows stay where the backend allocated them; scores, budgets and plans
+// always live on the host.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "kernels/table.h"
+#include "tensor/kv_shape.h"
+#include "tensor/view.h"
+
+namespace pith {
+
+class Threads;
+
+class Buffer {  // memory of one backend; freed with it
+ public:
+  virtual ~Buffer() = default;
+  virtual void* data() = 0;
+  virtual size_t bytes() const = 0;
+};
+
+// One head of one session as a decode kernel sees it: coded pages, plain pages, pseudo rows.
+// All are attended to separately and merged; see kernels/attn_state.h. The rows that are read are
+// numbered 0 .. rows() - 1: the given sealed pages in order, then the open rows.
+struct PagedHead {
+  std::span<const std::byte* const> sealed_k, sealed_v;  // the full pages to read, in order
+  Quant k_quant = Quant::f16, v_quant = Quant::f16;
+  int k_dim = 0, v_dim = 0;           // of sealed rows, after the basis
+  const float* query_map = nullptr;   // [k_dim, dim] takes a query to sealed coordinates
+  const float* output_map = nullptr;  // [v_dim, dim] takes their sum back; null: as is
+
+  std::span<const std::byte* const> open_k, open_v;  // plain, `open_quant`, [page_rows, dim]
+  Quant open_quant = Quant::f16;
+  int open_rows = 0;
+
+  ConstMat pseudo_k, pseudo_v;  // [rows, dim]
+  std::span<const float> pseudo_log_weight;
+
+  std::span<const int32_t> positions;    // [rows()] of the rows read
+  std::span<const int32_t> row_numbers;  // of the rows read, if they are not all of them
+  int page_rows = 0;
+  int rows() const { return static_cast<int>(sealed_k.size()) * page_rows + open_rows; }
+};
+
+// How the attention that a row receives from all queries is gathered.
+enum class Mass { none, sum, squares, most };
+
+// Causal attention of a tile of queries over the dense rows of the layer being prefilled.
+struct DenseAttention {
+  ConstCube q;                            // [tile, query_heads, dim], after RoPE
+  ConstCube k, v;                         // [heads, rows, dim]
+  std::span<const PagedHead> cached;      // [heads] rows of earlier turns, all of them older; or empty
+  int64_t first_row = 0;                  // row index of the tile's first query
+  std::span<const int32_t> positions;     // [rows] of the layer's rows
+  AttentionRule rule;
+  Cube out;                               // [tile, query_heads, dim]
+  Mass mass = Mass::none;
+  Mat column_mass;  // [heads, rows] attention each row received so far, by `mass`
+};
+
+struct HeadAttention {
+  ConstMat q;  // [group, dim], after RoPE
+  PagedHead head;
+  int32_t position = 0;     // of the query
+  int first_query_head = 0; // for ALiBi slopes
+  AttentionRule rule;
+  Mat out;                 // [group, dim]
+  std::span<float> probs;  // one per row read, summed over the group; empty: not wanted
+};
+
+// What the last queries of a prompt pay to every row of a layer.
+struct WindowMass {
+  ConstCube q;        // [window, query_heads, dim], after RoPE: the newest rows
+  ConstCube k;        // [heads, rows, dim]
+  std::span<const int32_t> positions;  // [rows]
+  AttentionRule rule;
+  Mat out;  // host, [query_heads, rows]: softmax probabilities summed over the window
+};
+
+enum class Gate { silu, gelu_tanh };
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+  virtual const Threads& threads() const = 0;
+  virtual std::unique_ptr<Buffer> allocate(size_t bytes) = 0;  // zeroed lazily by the system
+
+  // Dense maths of a block. x and out are [rows, features].
+  virtual void embed(const WeightMatrix& table, std::span<const int32_t> tokens, float scale,
+                     Mat out) = 0;
+  virtual void matmul(ConstMat x, const WeightMatrix& w, Mat out) = 0;  // out = x w^T
+  virtual void rms_norm(ConstMat x, std::span<const float> gain, float eps, Mat out) = 0;
+  virtual void layer_norm(ConstMat x, std::span<const float> gain, std::span<const float> bias,
+                          float eps, Mat out) = 0;  // bias may be empty
+  // Rotates each row to its position; `turn` -1 takes it back, for methods that want
+  // queries and keys as they were before. heads is [rows, heads, dim].
+  virtual void rope(Cube heads, std::span<const int32_t> positions, const Rope& rope, int turn) = 0;
+  virtual void gate(Gate gate, ConstMat x, ConstMat up, Mat out) = 0;  // out = f(x) * up
+  virtual void gelu(ConstMat x, Mat out) = 0;                          // the exact (erf) form
+  virtual void add(ConstMat x, Mat into) = 0;
+  virtual void add_row(std::span<const float> bias, Mat into) = 0;  // to every row
+  virtual void clamp(float limit, Mat into) = 0;                    // to [-limit, limit]
+  virtual void softcap(float cap, Mat into) = 0;                    // cap * tanh(x / cap)
+  virtual void gather(ConstMat x, std::span<const int32_t> rows, Mat out) = 0;  // may overlap if ascending
+
+  // Attention.
+  virtual void attend(const DenseAttention& job) = 0;
+  virtual void attend(std::span<const HeadAttention> jobs) = 0;  // balanced by rows read
+
+  // What scorers ask for; results are host memory.
+  virtual void window_mass(const WindowMass& job) = 0;
+  virtual void row_norms(ConstCube x, Mat out) = 0;  // [heads, rows, dim] -> [heads, rows]
+
+  // A host copy of rows for a method that has no operation of its own yet.
+  // Free on the CPU; slow, and counted in the statistics, elsewhere.
+  virtual ConstMat to_host(ConstMat x) = 0;
+};
+
+}  // namespace pith

@@ -1,0 +1,100 @@
+#include "base/output_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace pith {
+namespace {
+
+constexpr size_t kBufferBytes = 1 << 20;
+
+// Names of open temporary files, where a signal handler can read them without a lock.
+std::array<std::atomic<const char*>, 16> unfinished{};
+
+void remember(const char* name) {
+  for (auto& slot : unfinished) {
+    const char* empty = nullptr;
+    if (slot.compare_exchange_strong(empty, name)) return;
+  }
+}
+
+void forget(const char* name) {
+  for (auto& slot : unfinished) {
+    const char* expected = name;
+    if (slot.compare_exchange_strong(expected, nullptr)) return;
+  }
+}
+
+[[noreturn]] void fail(const std::string& path, const char* what) {
+  throw Error(Errc::io, path + ": " + what + ": " + std::strerror(errno));
+}
+
+}  // namespace
+
+void remove_unfinished_files() noexcept {
+  for (auto& slot : unfinished)
+    if (const char* name = slot.load()) ::unlink(name);
+}
+
+OutputFile::OutputFile(const std::string& path)
+    : path_(path), temporary_(path + ".part-" + std::to_string(::getpid())) {
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail(path_, "cannot create");
+  remember(temporary_.c_str());
+  buffer_.reserve(kBufferBytes);
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(temporary_.c_str());
+  forget(temporary_.c_str());
+}
+
+void OutputFile::write(const void* data, size_t bytes) {
+  const char* from = static_cast<const char*>(data);
+  position_ += bytes;
+  while (bytes > 0) {
+    const size_t room = std::min(bytes, kBufferBytes - buffer_.size());
+    buffer_.append(from, room);
+    from += room;
+    bytes -= room;
+    if (buffer_.size() == kBufferBytes) flush();
+  }
+}
+
+void OutputFile::pad_to(uint64_t alignment) {
+  const std::string zeros((alignment - position_ % alignment) % alignment, '\0');
+  write(zeros.data(), zeros.size());
+}
+
+void OutputFile::flush() {
+  size_t done = 0;
+  while (done < buffer_.size()) {
+    const ssize_t n = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(path_, "cannot write");
+    done += static_cast<size_t>(n);
+  }
+  buffer_.clear();
+}
+
+void OutputFile::commit() {
+  PITH_CHECK(fd_ >= 0, "an output file is committed once");
+  flush();
+  if (::fsync(fd_) != 0 && errno != EINVAL) fail(path_, "cannot write");
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_, "cannot rename into place");
+  ::close(fd_);
+  fd_ = -1;
+  forget(temporary_.c_str());
+}
+
+}  // namespace pith

@@ -1,0 +1,41 @@
+// A file that appears under its name only when it is complete:
+//
+//   OutputFile ( write | write_at )* commit
+//
+// Bytes go to a temporary file in the same folder, which `commit` syncs and renames and which
+// the destructor removes. A full disk, an exception or Ctrl-C therefore leaves nothing behind.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace pith {
+
+class OutputFile {
+ public:
+  explicit OutputFile(const std::string& path);  // throws Errc::io
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  ~OutputFile();
+
+  void write(const void* data, size_t bytes);  // throws Errc::io: disk full and the like
+  void write(std::span<const std::byte> bytes) { write(bytes.data(), bytes.size()); }
+  void pad_to(uint64_t alignment);  // with zeros
+  uint64_t position() const { return position_; }
+  void commit();
+
+ private:
+  void flush();
+  std::string path_, temporary_;
+  std::string buffer_;
+  uint64_t position_ = 0;
+  int fd_ = -1;
+};
+
+// Removes the temporary files of all OutputFiles that are open. Async-signal-safe; called by the
+// handler of a second Ctrl-C just before the process ends.
+void remove_unfinished_files() noexcept;
+
+}  // namespace pith

@@ -1,0 +1,110 @@
+// The CPU kernels of one instruction set, as a table of plain functions.
+//
+// The files that fill these tables are compiled with -mavx2 and the like. They may include
+// this header, <cstdint>, <cstddef> and intrinsics, and nothing else: an inline function of
+// a shared header, compiled there, could replace the portable copy and crash older CPUs.
+// tests/kernels/symbols_test.sh fails if such an object defines a weak symbol.
+//
+// All functions are pure: they allocate nothing, know no threads, and write only to what they are
+// given. Results of one output element never depend on how many rows are computed in one call
+// ("batch invariance"): a token decoded alone and in a batch gives the same bits.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "tensor/dtype.h"
+
+namespace pith {
+
+// How a page of key or value rows is coded. "channel": one scale per column, shared by all
+// rows of the page. "token": one scale per 32 columns of a row.
+enum class Quant : uint8_t { f32, f16 };
+inline constexpr int kQuantCount = 2;
+
+// One page format. A page is coded as a whole, so scales may be shared along either axis.
+// Queries meet coded rows directly: no format is decoded on the decode path.
+struct PageKernels {
+  size_t (*bytes)(int rows, int dim);
+  void (*encode)(const float* x, int64_t stride, int rows, int dim, std::byte* page, int first_row);
+  void (*decode)(const std::byte* page, int first_row, int rows, int dim, float* x);
+  // out[h * out_stride + r] = q[h] . x[r] for `heads` queries of one group, q packed [heads, dim]
+  void (*score)(const std::byte* page, int rows, int dim, const float* q, int heads, float* out,
+                int64_t out_stride);
+  // acc[h] += sum_r p[h * p_stride + r] * x[r], acc packed [heads, dim]
+  void (*accumulate)(const std::byte* page, int rows, int dim, const float* p, int64_t p_stride,
+                     int heads, float* acc);
+};
+
+// Rows [row0, row0 + rows) of a weight matrix times m activation rows:
+// out[i * out_stride + r] = x[i] . w[row0 + r]. out points at column 0 of the whole matrix.
+struct MatmulJob {
+  DType dtype;
+  const std::byte* w;  // row r starts at r * row_bytes(dtype, cols)
+  int64_t cols;
+  int64_t row0, rows;
+  const float* x;      // [m, cols]
+  int64_t x_stride, m;
+  float* out;
+  int64_t out_stride;
+  float* scratch;      // [matmul_scratch] floats of this worker
+};
+
+// Causal attention of `queries` rows of one group against keys [0, keys): the flash form.
+struct TileJob {
+  const float* q;         // query (i, h) at q + i * q_row_stride + h * dim
+  int64_t q_row_stride;
+  int queries, heads;     // heads of the group
+  const float* k;         // [keys, dim], row stride kv_stride
+  const float* v;
+  int64_t kv_stride;
+  int64_t keys;           // rows that exist
+  int64_t first_row;      // row index of query 0; query i sees rows <= first_row + i
+  const int32_t* q_pos;   // [queries]
+  const int32_t* k_pos;   // [keys], ascending
+  int dim;
+  float scale, softcap;
+  int window;             // 0: none
+  const float* alibi;     // [heads] or null
+  float* out;             // like q
+  int64_t out_row_stride;
+  float *max, *sum;       // [queries, heads]: the state before the division; acc goes to `out`
+  float* scratch;         // [tile_scratch] floats of this worker
+};
+
+struct KernelTable {
+  const char* name;  // "scalar", "avx2", "avx512", "neon"
+
+  size_t (*matmul_scratch)(int64_t cols);  // floats
+  void (*matmul)(const MatmulJob& job);
+  // out[i] = float value of w[i]
+  void (*dequantise)(DType dtype, const std::byte* w, int64_t n, float* out);
+
+  void (*rms_norm)(const float* x, const float* gain, float eps, int64_t n, float* out);
+  void (*layer_norm)(const float* x, const float* gain, const float* bias /* or null */, float eps,
+                     int64_t n, float* out);
+  // Rotates the first 2 * pairs numbers of a head by cos, sin [pairs].
+  void (*rotate)(float* head, const float* cos, const float* sin, int pairs, bool half_split);
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  void (*gelu_mul)(const float* gate, const float* up, int64_t n, float* out);  // tanh form
+  void (*gelu)(const float* x, int64_t n, float* out);                          // exact, erf form
+  void (*add)(const float* x, int64_t n, float* into);
+  float (*dot)(const float* a, const float* b, int64_t n);
+  // x[i] = exp(x[i] - max) and returns their sum; -inf gives 0.
+  float (*exp_minus_max)(float* x, int64_t n, float max);
+  float (*max)(const float* x, int64_t n);
+  // x[i] = softcap * tanh(x[i] / softcap)
+  void (*softcap)(float* x, int64_t n, float cap);
+
+  size_t (*tile_scratch)(int queries, int heads, int dim);  // floats
+  // Adds keys [0, keys) to the states (max, sum, out); the caller starts them at (-inf, 0, 0) or
+  // with what earlier rows gave, and divides at the end.
+  void (*attend_tile)(const TileJob& job);
+  // For window scores: mass[h * mass_stride + r] += exp(logit(q_i,h , k_r) - lse[i, h]) summed over
+  // queries i. max and sum of the job hold a finished state; out is not touched.
+  void (*tile_mass)(const TileJob& job, float* mass, int64_t mass_stride);
+
+  PageKernels page[kQuantCount];
+};
+
+}  // namespace pith

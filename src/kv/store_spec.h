@@ -1,0 +1,35 @@
+// How kept vectors are stored: a linear map per head, then a page format.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/table.h"
+
+namespace pith {
+
+// Maps a head's vectors to fewer, or better behaved, coordinates. Data, not code: low rank
+// (ZACK, Palu), Hadamard rotation and channel pruning (ThinK) are different matrices.
+// Keys are stored as k*down and met by q*up^T; values as v*down, and outputs lifted by *up.
+struct Basis {
+  int dim = 0, rank = 0;
+  std::vector<float> down;  // [dim, rank]
+  std::vector<float> up;    // [rank, dim]
+};
+
+struct BasisTable {
+  int heads = 0;
+  std::vector<Basis> k, v;  // [layers * heads]
+};
+
+struct StoreSpec {
+  Quant k = Quant::f16;
+  Quant v = Quant::f16;
+  Quant open = Quant::f16;  // of rows that are not sealed yet: f16 or f32
+  std::shared_ptr<const BasisTable> basis;  // null: identity
+  int page_rows = 32;                       // also the group length of the channel formats
+  int tail_rows = 0;                        // newest rows that stay plain (KIVI's residual window)
+  bool repack_positions = false;            // re-rotate kept keys to positions 0, 1, 2, ...
+};
+
+}  // namespace pith

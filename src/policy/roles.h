@@ -1,0 +1,144 @@
+// The five roles of a compression method. A method fills one or more of them and leaves
+// the rest to the defaults; the Compressor calls them, in this order:
+//
+//   prompt, after each layer:   Scorer -> Budget -> Reducer -> Router
+//   every generated token:      Reader (before attention), Scorer (after it)
+//   every `reduce_every` tokens: Reducer
+//
+// Roles look and decide; they never touch the cache. They are const and hold no state of a
+// session: what must be remembered per token lives in the score lane of the store.
+// All spans and views are valid only during the call.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "kv/plan.h"
+#include "kv/store.h"
+#include "tensor/kv_shape.h"
+
+namespace pith {
+
+// What the forward pass must record for a role. Nothing is computed unless asked for.
+struct Demand {
+  int window_queries = 0;         // queries of the last n prompt rows
+  Mass prompt_mass = Mass::none;  // attention each row received from all prompt queries
+  bool decode_probs = false;      // attention row of every generated token
+};
+
+// One layer of the prompt, complete.
+struct LayerTap {
+  Backend& ops;
+  const KvShape& shape;
+  const Rope& rope;
+  const AttentionRule& rule;
+  int layer = 0;
+  int prompt_tokens = 0;             // before any routing
+  ConstMat hidden;                   // [rows, width], output of the layer
+  ConstCube window_q;                // [window, query_heads, dim], after RoPE: the last rows
+  LayerRows rows;                    // this layer's keys, values, positions
+  ConstMat prompt_mass;              // [heads, rows]
+  std::span<const uint8_t> adapted;  // [rows] 1 where the adapter is on; empty: nowhere
+};
+
+// One layer of one decode step.
+struct StepTap {
+  const KvShape& shape;
+  int layer = 0, head = 0;
+  std::span<const float> probs;   // one per row read, summed over the group
+  std::span<const int32_t> rows;  // which rows those are; empty: all
+};
+
+// How much does each cached token matter to each head?
+class Scorer {
+ public:
+  virtual ~Scorer() = default;
+  virtual Demand demand() const { return {}; }
+  // scores: [heads, rows]; higher stays longer. Called once per layer.
+  virtual void score_prompt(const LayerTap& tap, Mat scores) const = 0;
+  // scores: the head's lane, the new token last. Called for every generated token.
+  virtual void score_step(const StepTap& /*tap*/, std::span<float> /*scores*/) const {}
+};
+
+// Rows each head of each layer may keep, protected rows included.
+struct BudgetTable {
+  static constexpr int kAll = INT32_MAX;
+  int layers = 0, heads = 0;
+  std::vector<int> rows;  // [layers, heads]
+  int& at(int layer, int head) { return rows[layer * heads + head]; }
+  int at(int layer, int head) const { return rows[layer * heads + head]; }
+};
+
+// Scores of all layers so far: fresh ones for the newest, stored lanes for the others.
+class ScoreBoard {
+ public:
+  virtual ~ScoreBoard() = default;
+  virtual const KvShape& shape() const = 0;
+  virtual int prompt_tokens() const = 0;
+  virtual int newest_layer() const = 0;
+  virtual int protected_rows() const = 0;  // of every head; they are kept anyway
+  // Scores of the rows that are not protected, the ones a budget is about.
+  virtual std::span<const float> contested(int layer, int head) const = 0;
+};
+
+// How is the total shared among layers and heads?
+class Budget {
+ public:
+  virtual ~Budget() = default;
+  // Called after every layer. May change any entry; a layer that is already reduced can
+  // only shrink further, and does so at once.
+  virtual void assign(const ScoreBoard& board, BudgetTable& table) const = 0;
+};
+
+// Rows no method may evict: the first `sink` and the last `recent`.
+struct Protect {
+  int sink = 0;
+  int recent = 32;
+};
+
+// One head, when it must shrink.
+struct HeadView {
+  const KvShape& shape;
+  int layer = 0, head = 0;
+  std::span<const float> scores;       // [rows]
+  std::span<const int32_t> positions;  // [rows]
+  ConstMat k, v;                       // [rows, dim] on the host, if needs_vectors()
+  std::span<const PseudoRow> pseudo;   // from earlier reductions
+  Protect protect;
+};
+
+// Which rows stay, and what becomes of the others?
+class Reducer {
+ public:
+  virtual ~Reducer() = default;
+  virtual bool needs_vectors() const { return false; }
+  virtual void reduce(const HeadView& head, int budget, HeadPlan& plan) const = 0;
+};
+
+// What travels on to the next layer of the prompt.
+struct StreamPlan {
+  std::vector<int32_t> rows;     // ascending; empty: all of them
+  std::vector<int32_t> adapted;  // rows for which the adapter's q and o are on from now on
+  bool restart = false;          // run the prompt again from layer 0 with `rows`, `adapted`
+  bool renumber = false;         // positions 0, 1, 2, ... for the rows that are left
+};
+
+class Router {
+ public:
+  virtual ~Router() = default;
+  // scores: what the Scorer just wrote. The last row is always kept, named or not.
+  virtual void route(const LayerTap& tap, ConstMat scores, StreamPlan& plan) const = 0;
+};
+
+// Which sealed pages does this query read? A page is summarised once, when it is sealed;
+// the store keeps the summary.
+class Reader : public PageSummary {
+ public:
+  virtual bool reads_all(int layer) const = 0;
+  // q: [group, dim]; summaries: [pages, floats]. The open tail is always read.
+  virtual void choose(ConstMat q, ConstMat summaries, std::vector<int32_t>& pages) const = 0;
+};
+
+}  // namespace pith

@@ -1,0 +1,63 @@
+// Everything that outlives a session, and the loop most callers want.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/progress.h"
+#include "model/model.h"
+#include "runtime/session.h"
+#include "text/tokenizer.h"
+
+namespace pith {
+
+class Forward;
+
+struct EngineOptions {
+  int threads = 0;         // 0: one per core
+  size_t cache_bytes = 0;  // hard limit of all sessions together; 0: three quarters of free memory
+  int tile_rows = 512;     // rows of a prompt that run together
+};
+
+enum class Finish { stop, length, cancelled };
+
+class Engine {
+ public:
+  Engine(std::shared_ptr<const Model> model, const EngineOptions& options);
+  ~Engine();
+
+  const Model& model() const;
+  const Tokenizer& tokenizer() const;  // throws unsupported if the file has none
+  Backend& backend();
+  PagePool& pool();
+  const EngineOptions& options() const;
+
+  // Throws bad_option for a spec that does not parse.
+  std::unique_ptr<Session> open(std::string_view spec, const SamplingOptions& sampling = {});
+
+  // Reads the prompt (or a further turn) to its end; session.logits then belong to its last token.
+  // Throws no_memory if the cache limit is too small, interrupted if the monitor says so.
+  void prefill(Session& session, std::span<const int32_t> tokens,
+               Monitor& monitor = Monitor::silent());
+  // The same, and calls `each` with the logits of every row in order (perplexity). The session's
+  // policy must not route.
+  void prefill_all(Session& session, std::span<const int32_t> tokens,
+                   const std::function<void(int row, std::span<const float> logits)>& each,
+                   Monitor& monitor = Monitor::silent());
+  // One token for every session; their logits are updated.
+  void decode(std::span<Session* const> sessions, std::span<const int32_t> tokens);
+
+  // Samples and decodes up to max_tokens; `on_token` may return false to cancel.
+  Finish generate(Session& session, int max_tokens,
+                  const std::function<bool(int32_t token)>& on_token);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace pith
