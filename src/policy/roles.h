@@ -26,6 +26,7 @@ struct Demand {
   int window_queries = 0;         // queries of the last n prompt rows
   Mass prompt_mass = Mass::none;  // attention each row received from all prompt queries
   bool decode_probs = false;      // attention row of every generated token
+  bool hidden = false;            // LayerTap::hidden of the last layer too, for all rows
 };
 
 // One layer of the prompt, complete.

@@ -35,9 +35,12 @@ class Engine {
   Backend& backend();
   PagePool& pool();
   const EngineOptions& options() const;
+  size_t scratch_bytes() const;  // of the forward pass, held throughout
 
   // Throws bad_option for a spec that does not parse.
   std::unique_ptr<Session> open(std::string_view spec, const SamplingOptions& sampling = {});
+  std::unique_ptr<Session> open(std::shared_ptr<const Policy> policy,
+                                const SamplingOptions& sampling = {});
 
   // Reads the prompt (or a further turn) to its end; session.logits then belong to its last token.
   // Throws no_memory if the cache limit is too small, interrupted if the monitor says so.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,12 +14,20 @@
 
 namespace pith {
 
-// The rows of the prompt in flight. Routing shortens it; positions never change.
+// The rows of the prompt in flight, and the plain keys and values of the one layer they are in:
+// no larger uncompressed cache ever exists. Routing shortens it; positions never change.
 struct TokenStream {
   std::vector<int32_t> tokens, positions;
+  int prompt_tokens = 0;           // before any routing
   std::vector<uint8_t> adapted;    // 1 where the adapter is on; empty: nowhere
-  std::unique_ptr<Buffer> memory;  // behind `hidden`; freed when the prompt is done
   Mat hidden;                      // [rows, width]
+  Cube layer_k, layer_v;           // [heads, rows, dim], keys after RoPE
+  Cube window_q;                   // [window, query_heads, dim], the last queries of the layer
+  Mat prompt_mass;                 // [heads, rows], if a role wants it
+  std::unique_ptr<Buffer> memory;  // behind all of these; freed when the prompt is done
+  size_t charged_bytes = 0;        // of it, in the pool
+  // If set, called with the logits of every row in order.
+  std::function<void(int row, std::span<const float> logits)> each_logits;
   int rows() const { return static_cast<int>(positions.size()); }
 };
 
@@ -33,21 +42,30 @@ struct Session {
   Session(const KvShape& shape, std::shared_ptr<const Policy> policy, PagePool& pool,
           const SamplingOptions& sampling);
   Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
   ~Session();
-  // A copy that shares sealed and full pages until either writes. Not while a prompt runs.
+  // A copy that shares pages until either writes. Not while a prompt runs.
   std::unique_ptr<Session> fork() const;
 
-  void feed(std::span<const int32_t> tokens);  // a prompt, or a turn on top of the cache
+  // A prompt, or a turn on top of the cache. Throws bad_request if there are no tokens.
+  void feed(std::span<const int32_t> prompt);
+  // Drops the prompt in flight and what it wrote; the session is as it was before `feed`.
+  void abandon();
 
   const std::shared_ptr<const Policy> policy;
   PagePool& pool;
-  KvStore store;
+  std::unique_ptr<KvStore> store;
   Compressor compressor;
   Sampler sampler;
   TokenStream stream;
   std::optional<PrefillCursor> prefill;  // empty: the session generates
   std::vector<int32_t> tokens;           // everything fed and generated
   std::vector<float> logits;             // [vocab] of the last token
+
+ private:
+  Session(const Session& other, std::unique_ptr<KvStore> store);
+  friend class Forward;
+  void release_stream();
 };
 
 }  // namespace pith

@@ -1,0 +1,149 @@
+#include "runtime/engine.h"
+
+#include <fstream>
+#include <string>
+
+#include "backend/cpu_backend.h"
+#include "base/error.h"
+#include "policy/registry.h"
+#include "runtime/forward.h"
+
+namespace pith {
+namespace {
+
+// What the system says could be used without swapping; a quarter of it is left to others.
+size_t default_cache_bytes() {
+  std::ifstream info("/proc/meminfo");
+  std::string key;
+  size_t kib = 0;
+  while (info >> key >> kib) {
+    if (key == "MemAvailable:") return kib * 1024 / 4 * 3;
+    info.ignore(64, '\n');
+  }
+  return size_t{4} << 30;
+}
+
+std::string mebibytes(size_t bytes) { return std::to_string((bytes + 1048575) >> 20) + " MiB"; }
+
+}  // namespace
+
+struct Engine::State {
+  State(std::shared_ptr<const Model> model_, const EngineOptions& options_)
+      : model(std::move(model_)),
+        options(options_),
+        backend(make_cpu_backend(options.threads)),
+        pool(options.cache_bytes > 0 ? options.cache_bytes : default_cache_bytes()),
+        forward(*model, *backend, options.tile_rows) {
+    if (model->file().has("tokenizer.ggml.model")) tokenizer = Tokenizer::load(model->file());
+  }
+
+  [[noreturn]] void starved(const Session& session, size_t needed) const {
+    throw Error(Errc::no_memory,
+                "the cache limit of " + mebibytes(pool.limit_bytes()) + " is too small: " +
+                    mebibytes(pool.used_bytes()) + " are in use and the next step of '" +
+                    session.policy->spec + "' needs " + mebibytes(needed) +
+                    "; raise --kv-memory or lower the budget");
+  }
+
+  std::shared_ptr<const Model> model;
+  EngineOptions options;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Backend> backend;
+  PagePool pool;
+  Forward forward;
+};
+
+Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
+    : state_(std::make_unique<State>(std::move(model), options)) {}
+Engine::~Engine() = default;
+
+const Model& Engine::model() const { return *state_->model; }
+Backend& Engine::backend() { return *state_->backend; }
+PagePool& Engine::pool() { return state_->pool; }
+const EngineOptions& Engine::options() const { return state_->options; }
+size_t Engine::scratch_bytes() const { return state_->forward.scratch_bytes(); }
+
+const Tokenizer& Engine::tokenizer() const {
+  if (!state_->tokenizer)
+    throw Error(Errc::unsupported,
+                state_->model->file().path() + ": the file carries no tokenizer; give token ids");
+  return *state_->tokenizer;
+}
+
+std::unique_ptr<Session> Engine::open(std::string_view spec, const SamplingOptions& sampling) {
+  return open(make_policy(spec, model().config().shape), sampling);
+}
+
+std::unique_ptr<Session> Engine::open(std::shared_ptr<const Policy> policy,
+                                      const SamplingOptions& sampling) {
+  return std::make_unique<Session>(model().config().shape, std::move(policy), state_->pool,
+                                   sampling);
+}
+
+void Engine::prefill(Session& session, std::span<const int32_t> tokens, Monitor& monitor) {
+  prefill_all(session, tokens, nullptr, monitor);
+}
+
+void Engine::prefill_all(Session& session, std::span<const int32_t> tokens,
+                         const std::function<void(int, std::span<const float>)>& each,
+                         Monitor& monitor) {
+  for (int32_t t : tokens)
+    if (t < 0 || t >= model().config().vocab)
+      throw Error(Errc::bad_request, "token " + std::to_string(t) + " is not in the vocabulary of " +
+                                         std::to_string(model().config().vocab));
+  session.feed(tokens);
+  session.stream.each_logits = each;
+  const int64_t layers = model().config().shape.layers;
+  // Rows of all layers; routing makes the later ones shorter, so the bar may jump ahead.
+  const int64_t total = layers * static_cast<int64_t>(tokens.size());
+  try {
+    for (;;) {
+      monitor.check();
+      const Progress progress = state_->forward.prefill_tile(session);
+      if (progress == Progress::starved) {
+        const Demand demand = session.policy->demand();
+        const size_t needed =
+            session.stream.memory
+                ? session.store->bytes_for_layer(session.stream.rows())
+                : state_->forward.prompt_bytes(session.stream.rows(), demand);
+        state_->starved(session, needed);
+      }
+      if (progress == Progress::done) break;
+      const double part = static_cast<double>(session.prefill->row) / session.stream.rows();
+      monitor.progress("prefill",
+                       static_cast<int64_t>((session.prefill->layer + part) *
+                                            static_cast<double>(tokens.size())),
+                       total);
+    }
+  } catch (...) {
+    session.abandon();
+    throw;
+  }
+  monitor.progress("prefill", total, total);
+}
+
+void Engine::decode(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
+  for (int32_t t : tokens)
+    if (t < 0 || t >= model().config().vocab)
+      throw Error(Errc::bad_request, "token " + std::to_string(t) + " is not in the vocabulary");
+  if (state_->forward.decode_step(sessions, tokens) == Progress::starved) {
+    size_t needed = 0;
+    for (const Session* s : sessions) needed += s->store->bytes_for_step();
+    state_->starved(*sessions[0], needed);
+  }
+}
+
+Finish Engine::generate(Session& session, int max_tokens,
+                        const std::function<bool(int32_t token)>& on_token) {
+  for (int i = 0; max_tokens < 0 || i < max_tokens; ++i) {
+    std::vector<float> logits = session.logits;
+    const int32_t token = session.sampler.sample(logits, session.tokens);
+    if (state_->tokenizer && state_->tokenizer->ends_generation(token)) return Finish::stop;
+    if (!on_token(token)) return Finish::cancelled;
+    Session* const one = &session;
+    decode({&one, 1}, {&token, 1});
+  }
+  return Finish::length;
+}
+
+}  // namespace pith

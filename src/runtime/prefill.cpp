@@ -1,0 +1,218 @@
+// A prompt, layer by layer: all tiles of one layer, then the decision what of it is kept, then the
+// next layer over what the router lets through.
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "runtime/forward.h"
+
+namespace pith {
+namespace {
+
+// [rows, heads, dim] -> [heads, rows, dim], starting at `row`.
+void place_rows(ConstCube x, int64_t row, Cube into, const Threads& threads) {
+  const size_t bytes = static_cast<size_t>(x.dim[2]) * sizeof(float);
+  threads.for_each(x.dim[1], [&](int64_t h, int) {
+    for (int64_t r = 0; r < x.dim[0]; ++r)
+      std::memcpy(into[h].row(row + r).data(), x[r].row(h).data(), bytes);
+  });
+}
+
+Mat rows_of(Mat x, int64_t first, int64_t rows) {
+  return {x.data + first * x.stride[0], {rows, x.dim[1]}, x.stride};
+}
+
+size_t floats_of(const Cube& c) { return static_cast<size_t>(c.dim[0] * c.dim[1] * c.dim[2]); }
+
+}  // namespace
+
+size_t Forward::prompt_bytes(int rows, const Demand& demand) const {
+  const KvShape& s = model_.config().shape;
+  size_t floats = static_cast<size_t>(rows) * s.width;
+  floats += size_t{2} * s.heads * rows * s.dim;
+  floats += static_cast<size_t>(std::min(rows, demand.window_queries)) * s.query_heads * s.dim;
+  if (demand.prompt_mass != Mass::none) floats += static_cast<size_t>(s.heads) * rows;
+  return floats * sizeof(float);
+}
+
+bool Forward::begin_prompt(Session& session) {
+  TokenStream& stream = session.stream;
+  const KvShape& s = model_.config().shape;
+  const Demand demand = session.policy->demand();
+  const int64_t rows = stream.rows();
+  const size_t bytes = prompt_bytes(stream.rows(), demand);
+  if (bytes > session.pool.free_bytes()) return false;
+  session.pool.charge(bytes, MemoryClass::prompt);
+  stream.charged_bytes = bytes;
+  stream.memory = ops_.allocate(bytes);
+  float* at = static_cast<float*>(stream.memory->data());
+  stream.hidden = Mat::packed(at, {rows, s.width});
+  at += rows * s.width;
+  stream.layer_k = Cube::packed(at, {s.heads, rows, s.dim});
+  at += floats_of(stream.layer_k);
+  stream.layer_v = Cube::packed(at, {s.heads, rows, s.dim});
+  at += floats_of(stream.layer_v);
+  stream.window_q =
+      Cube::packed(at, {std::min<int64_t>(rows, demand.window_queries), s.query_heads, s.dim});
+  at += floats_of(stream.window_q);
+  stream.prompt_mass = Mat::packed(at, {demand.prompt_mass == Mass::none ? 0 : s.heads, rows});
+  session.compressor.begin_prompt(stream.rows());
+  return true;
+}
+
+int Forward::first_needed_row(const Session& session) const {
+  const TokenStream& stream = session.stream;
+  const Demand demand = session.policy->demand();
+  if (session.prefill->layer + 1 < model_.config().shape.layers || stream.each_logits ||
+      demand.prompt_mass != Mass::none || demand.hidden)
+    return 0;
+  return std::max(0, stream.rows() - std::max(1, demand.window_queries));
+}
+
+// Attention and feed-forward of rows [first, first + rows) of the stream's layer.
+void Forward::run_tile(Session& session, int first, int rows) {
+  TokenStream& stream = session.stream;
+  const ModelConfig& config = model_.config();
+  const int layer = session.prefill->layer;
+  const LayerWeights& w = model_.weights().layers[layer];
+  const std::span<const int32_t> positions = stream.positions;
+  const KvShape& s = config.shape;
+
+  Mat x = rows_of(stream.hidden, first, rows);
+  if (layer == 0)
+    ops_.embed(model_.weights().embedding, std::span(stream.tokens).subspan(first, rows),
+               config.embedding_scale, x);
+
+  const Mat normed = rows_of(a_.normed, 0, rows);
+  norm(x, w.attn_norm, w.attn_norm_bias, normed);
+  const Cube k = heads(a_.k, rows, s.heads), v = heads(a_.v, rows, s.heads);
+  project_kv(layer, normed, positions.subspan(first, rows), k, v);
+  place_rows(k, first, stream.layer_k, ops_.threads());
+  place_rows(v, first, stream.layer_v, ops_.threads());
+
+  const int skip = std::min(rows, std::max(0, first_needed_row(session) - first));
+  if (skip == rows) return;
+  const int from = first + skip, count = rows - skip;
+  const Cube q = heads(a_.q, count, s.query_heads);
+  project_q(layer, rows_of(normed, skip, count), positions.subspan(from, count), q);
+
+  const int64_t window_start = stream.rows() - stream.window_q.dim[0];
+  for (int64_t r = std::max<int64_t>(from, window_start); r < from + count; ++r)
+    std::memcpy(stream.window_q[r - window_start].data, q[r - from].data,
+                static_cast<size_t>(s.query_heads) * s.dim * sizeof(float));
+
+  std::vector<PagedHead> earlier;  // of earlier turns
+  for (int h = 0; h < s.heads; ++h)
+    if (session.store->at(layer, h).rows() > 0) {
+      earlier.resize(s.heads);
+      earlier[h] = session.store->at(layer, h).paged({});
+    }
+  const Cube attended = heads(a_.attended, count, s.query_heads);
+  ops_.attend(DenseAttention{.q = q,
+                             .k = stream.layer_k,
+                             .v = stream.layer_v,
+                             .cached = earlier,
+                             .first_row = from,
+                             .positions = positions,
+                             .rule = config.rules[layer],
+                             .out = attended,
+                             .mass = session.policy->demand().prompt_mass,
+                             .column_mass = stream.prompt_mass});
+  x = rows_of(stream.hidden, from, count);
+  attention_out(layer, attended, x);
+  feed_forward(layer, x);
+}
+
+Progress Forward::prefill_tile(Session& session) {
+  TokenStream& stream = session.stream;
+  PITH_CHECK(session.prefill.has_value(), "a prompt was fed");
+  PrefillCursor& at = *session.prefill;
+  if (!stream.memory && !begin_prompt(session)) return Progress::starved;
+
+  const int rows = std::min(tile_rows_, stream.rows() - at.row);
+  const bool last_tile = at.row + rows == stream.rows();
+  if (last_tile && session.store->bytes_for_layer(stream.rows()) > session.pool.free_bytes())
+    return Progress::starved;
+  if (at.row == 0 && stream.prompt_mass.dim[0] > 0)
+    std::fill_n(stream.prompt_mass.data, stream.prompt_mass.dim[0] * stream.prompt_mass.stride[0],
+                0.0f);
+  run_tile(session, at.row, rows);
+  at.row += rows;
+  return last_tile ? finish_layer(session) : Progress::more;
+}
+
+// The layer is complete: score, share, reduce into the store, route.
+Progress Forward::finish_layer(Session& session) {
+  TokenStream& stream = session.stream;
+  PrefillCursor& at = *session.prefill;
+  const ModelConfig& config = model_.config();
+  const StreamPlan plan = session.compressor.end_layer(
+      {.ops = ops_,
+       .shape = config.shape,
+       .rope = config.ropes[at.layer],
+       .rule = config.rules[at.layer],
+       .layer = at.layer,
+       .prompt_tokens = stream.prompt_tokens,
+       .hidden = stream.hidden,
+       .window_q = stream.window_q,
+       .rows = {stream.layer_k, stream.layer_v, stream.positions},
+       .prompt_mass = stream.prompt_mass,
+       .adapted = stream.adapted});
+  ++at.layer;
+  at.row = 0;
+  if (plan.restart) {
+    session.store->rewind();
+    at.layer = 0;
+  }
+  reroute(session, plan);
+  if (at.layer < config.shape.layers) return Progress::more;
+
+  session.compressor.end_prompt();
+  session.logits.resize(config.vocab);
+  const Mat logits = Mat::packed(session.logits.data(), {1, config.vocab});
+  if (stream.each_logits) {
+    for (int first = 0; first < stream.rows(); first += kLogitRows) {
+      const int rows = std::min(kLogitRows, stream.rows() - first);
+      const Mat part = rows_of(a_.logits, 0, rows);
+      unembed(rows_of(stream.hidden, first, rows), part);
+      for (int r = 0; r < rows; ++r) stream.each_logits(first + r, part.row(r));
+    }
+  }
+  unembed(rows_of(stream.hidden, stream.rows() - 1, 1), logits);
+  session.prefill.reset();
+  session.release_stream();
+  return Progress::done;
+}
+
+// Carries out what the router decided: the named rows move together, positions with them.
+void Forward::reroute(Session& session, const StreamPlan& plan) {
+  TokenStream& stream = session.stream;
+  if (!plan.adapted.empty()) {
+    stream.adapted.assign(stream.positions.size(), 0);
+    for (int32_t r : plan.adapted) stream.adapted[r] = 1;
+  }
+  if (plan.rows.empty()) return;
+  PITH_CHECK(!stream.each_logits, "logits of all rows exist only where all rows travel");
+  const int64_t rows = static_cast<int64_t>(plan.rows.size());
+  if (!plan.restart) ops_.gather(stream.hidden, plan.rows, rows_of(stream.hidden, 0, rows));
+  std::vector<int32_t> tokens(plan.rows.size()), positions(plan.rows.size());
+  std::vector<uint8_t> adapted(stream.adapted.empty() ? 0 : plan.rows.size());
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    tokens[i] = stream.tokens[plan.rows[i]];
+    positions[i] = plan.renumber ? static_cast<int32_t>(i) : stream.positions[plan.rows[i]];
+    if (!adapted.empty()) adapted[i] = stream.adapted[plan.rows[i]];
+  }
+  const KvShape& s = model_.config().shape;
+  stream.tokens = std::move(tokens);
+  stream.positions = std::move(positions);
+  stream.adapted = std::move(adapted);
+  // Same memory, shorter views.
+  stream.hidden.dim[0] = rows;
+  stream.layer_k = Cube::packed(stream.layer_k.data, {s.heads, rows, s.dim});
+  stream.layer_v = Cube::packed(stream.layer_v.data, {s.heads, rows, s.dim});
+  stream.window_q.dim[0] = std::min(stream.window_q.dim[0], rows);
+  stream.prompt_mass = Mat::packed(stream.prompt_mass.data, {stream.prompt_mass.dim[0], rows});
+}
+
+}  // namespace pith
