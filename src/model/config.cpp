@@ -136,9 +136,9 @@ std::vector<float> alibi_slopes(int heads, double max_bias) {
   while (power * 2 <= heads) power *= 2;
   std::vector<float> slopes(heads);
   for (int h = 0; h < heads; ++h)
-    slopes[h] = static_cast<float>(
-        h < power ? std::exp2(-max_bias * (h + 1) / power)
-                  : std::exp2(-max_bias / 2 * (2 * (h - power) + 1) / power));
+    slopes[h] =
+        static_cast<float>(h < power ? std::exp2(-max_bias * (h + 1) / power)
+                                     : std::exp2(-max_bias / 2 * (2 * (h - power) + 1) / power));
   return slopes;
 }
 
@@ -199,8 +199,8 @@ ParsedConfig parse_config(const GgufFile& file) {
 
   AttentionRule rule;
   // Gemma's 27B models divide by sqrt(width / heads) and not by sqrt(head dim).
-  const bool by_width = (c.arch == "gemma2" && s.layers == 46) ||
-                        (c.arch == "gemma3" && s.layers == 62);
+  const bool by_width =
+      (c.arch == "gemma2" && s.layers == 46) || (c.arch == "gemma3" && s.layers == 62);
   const double plain = 1 / std::sqrt(by_width ? static_cast<double>(s.width) / s.query_heads
                                               : static_cast<double>(s.dim));
   rule.scale = static_cast<float>(read.positive("attention.scale", plain));
@@ -215,8 +215,7 @@ ParsedConfig parse_config(const GgufFile& file) {
   const int window = read.count("attention.sliding_window", 0, 1 << 30, 0);
   const int pattern = c.arch == "gemma2" ? 2 : c.arch == "gemma3" ? 6 : 0;
   if (c.arch == "llama" || gemma)
-    set_windows(c, window,
-                read.count("attention.sliding_window_pattern", 0, kMaxLayers, pattern));
+    set_windows(c, window, read.count("attention.sliding_window_pattern", 0, kMaxLayers, pattern));
 
   if (mpt)
     c.ropes.assign(s.layers, Rope{});

@@ -12,7 +12,7 @@ namespace pith {
 // their place when the struct is moved.
 struct ParsedConfig {
   ModelConfig config;
-  std::vector<float> slopes;                 // ALiBi, [query_heads]
+  std::vector<float> slopes;                // ALiBi, [query_heads]
   std::deque<std::vector<float>> inv_freq;  // one per kind of rotation
   ParsedConfig() = default;
   ParsedConfig(ParsedConfig&&) = default;

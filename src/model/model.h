@@ -28,9 +28,9 @@ struct ModelConfig {
   float norm_eps = 1e-5f;
   NormKind norm = NormKind::rms;
   FeedForwardKind feed_forward = FeedForwardKind::silu_gated;
-  float embedding_scale = 1;  // gemma: sqrt(width)
-  float logit_softcap = 0;    // of the final logits; 0: none
-  float clamp_qkv = 0;        // MPT; 0: none
+  float embedding_scale = 1;         // gemma: sqrt(width)
+  float logit_softcap = 0;           // of the final logits; 0: none
+  float clamp_qkv = 0;               // MPT; 0: none
   std::vector<AttentionRule> rules;  // [layers]; alibi spans point into this object's model
   std::vector<Rope> ropes;           // [layers]; inv_freq spans likewise
   std::string digest;                // names the model in calibration and session files
@@ -38,8 +38,8 @@ struct ModelConfig {
 
 // Spans are empty and matrices false where a model has no such weight.
 struct LayerWeights {
-  std::span<const float> attn_norm, attn_norm_bias;  // [width]
-  std::span<const float> ffn_norm, ffn_norm_bias;    // [width]
+  std::span<const float> attn_norm, attn_norm_bias;      // [width]
+  std::span<const float> ffn_norm, ffn_norm_bias;        // [width]
   std::span<const float> attn_post_norm, ffn_post_norm;  // [width], gemma: on the branch's output
   std::span<const float> q_norm, k_norm;                 // [dim], before rotation
   std::span<const float> q_bias, k_bias, v_bias, o_bias;

@@ -1,9 +1,8 @@
 // Tensor names to LayerWeights, per architecture.
-#include <xxhash.h>
-
 #include <cstdio>
 #include <deque>
 #include <limits>
+#include <xxhash.h>
 
 #include "base/error.h"
 #include "model/config.h"

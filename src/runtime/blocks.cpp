@@ -27,16 +27,22 @@ Forward::Forward(const Model& model, Backend& ops, int tile_rows)
     : model_(model), ops_(ops), tile_rows_(tile_rows) {
   PITH_CHECK(tile_rows > 0, "a tile has rows");
   const ModelConfig& c = model.config();
-  const int64_t rows = tile_rows, width = c.shape.width, q = int64_t{c.shape.query_heads} * c.shape.dim,
-                kv = int64_t{c.shape.heads} * c.shape.dim, ffn_rows = std::min<int64_t>(rows, kFeedForwardRows);
+  const int64_t rows = tile_rows, width = c.shape.width,
+                q = int64_t{c.shape.query_heads} * c.shape.dim,
+                kv = int64_t{c.shape.heads} * c.shape.dim,
+                ffn_rows = std::min<int64_t>(rows, kFeedForwardRows);
   struct Part {
     Mat* view;
     int64_t rows, cols;
   };
-  const Part parts[] = {{&a_.normed, rows, width},          {&a_.branch, rows, width},
-                        {&a_.q, rows, q},                   {&a_.k, rows, kv},
-                        {&a_.v, rows, kv},                  {&a_.attended, rows, q},
-                        {&a_.gate, ffn_rows, c.ffn_width},  {&a_.up, ffn_rows, c.ffn_width},
+  const Part parts[] = {{&a_.normed, rows, width},
+                        {&a_.branch, rows, width},
+                        {&a_.q, rows, q},
+                        {&a_.k, rows, kv},
+                        {&a_.v, rows, kv},
+                        {&a_.attended, rows, q},
+                        {&a_.gate, ffn_rows, c.ffn_width},
+                        {&a_.up, ffn_rows, c.ffn_width},
                         {&a_.logits, kLogitRows, c.vocab}};
   constexpr int64_t kAlign = 16;  // floats: rows of different parts share no cache line
   int64_t floats = 0;
@@ -62,7 +68,8 @@ void Forward::norm(ConstMat x, std::span<const float> gain, std::span<const floa
     ops_.rms_norm(x, gain, c.norm_eps, out);
 }
 
-// What happens to projected queries and keys before they meet: bias, clamp, norm per head, rotation.
+// What happens to projected queries and keys before they meet: bias, clamp, norm per head,
+// rotation.
 void Forward::bias_norm_rotate(int layer, Cube x, std::span<const float> bias,
                                std::span<const float> gain, std::span<const int32_t> positions) {
   const ModelConfig& c = model_.config();

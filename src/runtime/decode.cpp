@@ -10,21 +10,19 @@ namespace {
 
 // What one layer of a batch needs, kept between layers so that a step allocates once.
 struct Jobs {
-  std::vector<HeadAttention> attention;       // [batch, heads]
-  std::vector<std::vector<int32_t>> pages;    // chosen by a reader
-  std::vector<std::vector<float>> probs;      // wanted by a scorer
+  std::vector<HeadAttention> attention;     // [batch, heads]
+  std::vector<std::vector<int32_t>> pages;  // chosen by a reader
+  std::vector<std::vector<float>> probs;    // wanted by a scorer
 };
 
 ConstMat group_rows(ConstCube x, int64_t row, int64_t head, int64_t group) {
-  return {x.data + row * x.stride[0] + head * group * x.stride[1],
-          {group, x.dim[2]},
-          {x.stride[1], 1}};
+  return {
+      x.data + row * x.stride[0] + head * group * x.stride[1], {group, x.dim[2]}, {x.stride[1], 1}};
 }
 
 }  // namespace
 
-Progress Forward::decode_step(std::span<Session* const> sessions,
-                              std::span<const int32_t> tokens) {
+Progress Forward::decode_step(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
   PITH_CHECK(sessions.size() == tokens.size(), "one token for every session");
   const ModelConfig& config = model_.config();
   const KvShape& s = config.shape;

@@ -23,7 +23,9 @@ size_t default_cache_bytes() {
   return size_t{4} << 30;
 }
 
-std::string mebibytes(size_t bytes) { return std::to_string((bytes + 1048575) >> 20) + " MiB"; }
+std::string mebibytes(size_t bytes) {
+  return std::to_string((bytes + 1048575) >> 20) + " MiB";
+}
 
 }  // namespace
 
@@ -38,11 +40,11 @@ struct Engine::State {
   }
 
   [[noreturn]] void starved(const Session& session, size_t needed) const {
-    throw Error(Errc::no_memory,
-                "the cache limit of " + mebibytes(pool.limit_bytes()) + " is too small: " +
-                    mebibytes(pool.used_bytes()) + " are in use and the next step of '" +
-                    session.policy->spec + "' needs " + mebibytes(needed) +
-                    "; raise --kv-memory or lower the budget");
+    throw Error(Errc::no_memory, "the cache limit of " + mebibytes(pool.limit_bytes()) +
+                                     " is too small: " + mebibytes(pool.used_bytes()) +
+                                     " are in use and the next step of '" + session.policy->spec +
+                                     "' needs " + mebibytes(needed) +
+                                     "; raise --kv-memory or lower the budget");
   }
 
   std::shared_ptr<const Model> model;
@@ -57,11 +59,21 @@ Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
     : state_(std::make_unique<State>(std::move(model), options)) {}
 Engine::~Engine() = default;
 
-const Model& Engine::model() const { return *state_->model; }
-Backend& Engine::backend() { return *state_->backend; }
-PagePool& Engine::pool() { return state_->pool; }
-const EngineOptions& Engine::options() const { return state_->options; }
-size_t Engine::scratch_bytes() const { return state_->forward.scratch_bytes(); }
+const Model& Engine::model() const {
+  return *state_->model;
+}
+Backend& Engine::backend() {
+  return *state_->backend;
+}
+PagePool& Engine::pool() {
+  return state_->pool;
+}
+const EngineOptions& Engine::options() const {
+  return state_->options;
+}
+size_t Engine::scratch_bytes() const {
+  return state_->forward.scratch_bytes();
+}
 
 const Tokenizer& Engine::tokenizer() const {
   if (!state_->tokenizer)
@@ -89,7 +101,8 @@ void Engine::prefill_all(Session& session, std::span<const int32_t> tokens,
                          Monitor& monitor) {
   for (int32_t t : tokens)
     if (t < 0 || t >= model().config().vocab)
-      throw Error(Errc::bad_request, "token " + std::to_string(t) + " is not in the vocabulary of " +
+      throw Error(Errc::bad_request, "token " + std::to_string(t) +
+                                         " is not in the vocabulary of " +
                                          std::to_string(model().config().vocab));
   session.feed(tokens);
   session.stream.each_logits = each;
@@ -102,10 +115,9 @@ void Engine::prefill_all(Session& session, std::span<const int32_t> tokens,
       const Progress progress = state_->forward.prefill_tile(session);
       if (progress == Progress::starved) {
         const Demand demand = session.policy->demand();
-        const size_t needed =
-            session.stream.memory
-                ? session.store->bytes_for_layer(session.stream.rows())
-                : state_->forward.prompt_bytes(session.stream.rows(), demand);
+        const size_t needed = session.stream.memory
+                                  ? session.store->bytes_for_layer(session.stream.rows())
+                                  : state_->forward.prompt_bytes(session.stream.rows(), demand);
         state_->starved(session, needed);
       }
       if (progress == Progress::done) break;

@@ -23,7 +23,9 @@ Mat rows_of(Mat x, int64_t first, int64_t rows) {
   return {x.data + first * x.stride[0], {rows, x.dim[1]}, x.stride};
 }
 
-size_t floats_of(const Cube& c) { return static_cast<size_t>(c.dim[0] * c.dim[1] * c.dim[2]); }
+size_t floats_of(const Cube& c) {
+  return static_cast<size_t>(c.dim[0] * c.dim[1] * c.dim[2]);
+}
 
 }  // namespace
 
@@ -147,18 +149,18 @@ Progress Forward::finish_layer(Session& session) {
   TokenStream& stream = session.stream;
   PrefillCursor& at = *session.prefill;
   const ModelConfig& config = model_.config();
-  const StreamPlan plan = session.compressor.end_layer(
-      {.ops = ops_,
-       .shape = config.shape,
-       .rope = config.ropes[at.layer],
-       .rule = config.rules[at.layer],
-       .layer = at.layer,
-       .prompt_tokens = stream.prompt_tokens,
-       .hidden = stream.hidden,
-       .window_q = stream.window_q,
-       .rows = {stream.layer_k, stream.layer_v, stream.positions},
-       .prompt_mass = stream.prompt_mass,
-       .adapted = stream.adapted});
+  const StreamPlan plan =
+      session.compressor.end_layer({.ops = ops_,
+                                    .shape = config.shape,
+                                    .rope = config.ropes[at.layer],
+                                    .rule = config.rules[at.layer],
+                                    .layer = at.layer,
+                                    .prompt_tokens = stream.prompt_tokens,
+                                    .hidden = stream.hidden,
+                                    .window_q = stream.window_q,
+                                    .rows = {stream.layer_k, stream.layer_v, stream.positions},
+                                    .prompt_mass = stream.prompt_mass,
+                                    .adapted = stream.adapted});
   ++at.layer;
   at.row = 0;
   if (plan.restart) {

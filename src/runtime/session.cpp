@@ -21,7 +21,9 @@ Session::Session(const Session& other, std::unique_ptr<KvStore> forked)
       tokens(other.tokens),
       logits(other.logits) {}
 
-Session::~Session() { release_stream(); }
+Session::~Session() {
+  release_stream();
+}
 
 std::unique_ptr<Session> Session::fork() const {
   PITH_CHECK(!prefill, "a session forks between prompts");
@@ -34,8 +36,7 @@ void Session::feed(std::span<const int32_t> prompt) {
   stream.tokens.assign(prompt.begin(), prompt.end());
   stream.positions.resize(prompt.size());
   const int first = compressor.query_position(static_cast<int>(tokens.size()));
-  for (size_t i = 0; i < prompt.size(); ++i)
-    stream.positions[i] = first + static_cast<int32_t>(i);
+  for (size_t i = 0; i < prompt.size(); ++i) stream.positions[i] = first + static_cast<int32_t>(i);
   stream.prompt_tokens = static_cast<int>(prompt.size());
   tokens.insert(tokens.end(), prompt.begin(), prompt.end());
   prefill.emplace();
