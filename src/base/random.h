@@ -20,7 +20,8 @@ class Random {
   }
   // In [0, n); the bias of 2^-64 * n is accepted.
   uint64_t below(uint64_t n) {
-    return static_cast<uint64_t>((static_cast<unsigned __int128>(next()) * n) >> 64);
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<uint64_t>((static_cast<Wide>(next()) * n) >> 64);
   }
   float normal() {
     const double radius = std::sqrt(-2 * std::log(1 - uniform()));
