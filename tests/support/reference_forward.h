@@ -1,0 +1,42 @@
+// What a model file answers, computed slowly from the definitions in float64. It shares nothing
+// with the engine but the GGUF reader and the scalar decoding of weight formats, and is therefore
+// the oracle of the engine's forward pass and of the converters.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "gguf/gguf.h"
+
+namespace pith::test {
+
+class ReferenceForward {
+ public:
+  explicit ReferenceForward(std::shared_ptr<const GgufFile> file);
+  explicit ReferenceForward(const std::string& path);
+  ~ReferenceForward();
+
+  // Appends a token to the text; the logits after it, [vocab]. Full attention over everything
+  // fed so far, as far as the layer's window allows.
+  std::vector<double> feed(int32_t token);
+  void clear();  // forgets the text
+
+  int vocab() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Logits after every token, [tokens][vocab].
+std::vector<std::vector<double>> reference_logits(const std::string& path,
+                                                  std::span<const int32_t> tokens);
+
+// ln(sum of exp), without overflow.
+double log_sum_exp(std::span<const double> logits);
+int32_t argmax(std::span<const double> logits);  // the first of equals
+
+}  // namespace pith::test
