@@ -43,33 +43,33 @@ struct MatmulJob {
   const std::byte* w;  // row r starts at r * row_bytes(dtype, cols)
   int64_t cols;
   int64_t row0, rows;
-  const float* x;      // [m, cols]
+  const float* x;  // [m, cols]
   int64_t x_stride, m;
   float* out;
   int64_t out_stride;
-  float* scratch;      // [matmul_scratch] floats of this worker
+  float* scratch;  // [matmul_scratch] floats of this worker
 };
 
 // Causal attention of `queries` rows of one group against keys [0, keys): the flash form.
 struct TileJob {
-  const float* q;         // query (i, h) at q + i * q_row_stride + h * dim
+  const float* q;  // query (i, h) at q + i * q_row_stride + h * dim
   int64_t q_row_stride;
-  int queries, heads;     // heads of the group
-  const float* k;         // [keys, dim], row stride kv_stride
+  int queries, heads;  // heads of the group
+  const float* k;      // [keys, dim], row stride kv_stride
   const float* v;
   int64_t kv_stride;
-  int64_t keys;           // rows that exist
-  int64_t first_row;      // row index of query 0; query i sees rows <= first_row + i
-  const int32_t* q_pos;   // [queries]
-  const int32_t* k_pos;   // [keys], ascending
+  int64_t keys;          // rows that exist
+  int64_t first_row;     // row index of query 0; query i sees rows <= first_row + i
+  const int32_t* q_pos;  // [queries]
+  const int32_t* k_pos;  // [keys], ascending
   int dim;
   float scale, softcap;
-  int window;             // 0: none
-  const float* alibi;     // [heads] or null
-  float* out;             // like q
+  int window;          // 0: none
+  const float* alibi;  // [heads] or null
+  float* out;          // like q
   int64_t out_row_stride;
-  float *max, *sum;       // [queries, heads]: the state before the division; acc goes to `out`
-  float* scratch;         // [tile_scratch] floats of this worker
+  float *max, *sum;  // [queries, heads]: the state before the division; acc goes to `out`
+  float* scratch;    // [tile_scratch] floats of this worker
 };
 
 struct KernelTable {

@@ -1,0 +1,37 @@
+// Assembles the kernels of PITH_TARGET into PITH_TABLE. Included once per target_*.cpp, which name
+// both, PITH_NAME and the vector header PITH_VEC. Everything but the table stays in an anonymous
+// namespace.
+#include "kernels/attend.inl.h"
+#include "kernels/elementwise.inl.h"
+#include "kernels/matmul.inl.h"
+#include "kernels/pages.inl.h"
+#include "kernels/table.h"
+
+namespace pith {
+
+extern const KernelTable PITH_TABLE;
+constexpr KernelTable PITH_TABLE = [] {
+  KernelTable t{};
+  t.name = PITH_NAME;
+  t.matmul_scratch = PITH_TARGET::matmul_scratch;
+  t.matmul = PITH_TARGET::matmul;
+  t.dequantise = PITH_TARGET::dequantise;
+  t.rms_norm = PITH_TARGET::rms_norm;
+  t.layer_norm = PITH_TARGET::layer_norm;
+  t.rotate = PITH_TARGET::rotate;
+  t.silu_mul = PITH_TARGET::silu_mul;
+  t.gelu_mul = PITH_TARGET::gelu_mul;
+  t.gelu = PITH_TARGET::gelu;
+  t.add = PITH_TARGET::add;
+  t.dot = PITH_TARGET::dot;
+  t.exp_minus_max = PITH_TARGET::exp_minus_max;
+  t.max = PITH_TARGET::max_of;
+  t.softcap = PITH_TARGET::softcap;
+  t.tile_scratch = PITH_TARGET::tile_scratch;
+  t.attend_tile = PITH_TARGET::attend_tile;
+  t.tile_mass = PITH_TARGET::tile_mass;
+  for (int i = 0; i < kQuantCount; ++i) t.page[i] = PITH_TARGET::kPages[i];
+  return t;
+}();
+
+}  // namespace pith

@@ -1,0 +1,6 @@
+// aarch64, baseline flags. See table.h for what may be included here.
+#define PITH_TARGET neon
+#define PITH_NAME "neon"
+#define PITH_TABLE kernels_neon
+#define PITH_VEC "kernels/vec_neon.h"
+#include "kernels/table.inl.h"

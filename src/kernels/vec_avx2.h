@@ -1,0 +1,214 @@
+// Eight floats (AVX2, FMA, F16C). vec_scalar.h explains the vocabulary.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <immintrin.h>
+
+namespace pith {
+namespace {
+namespace PITH_TARGET {
+
+struct Mask {
+  __m256 v;
+};
+inline Mask operator&(Mask a, Mask b) {
+  return {_mm256_and_ps(a.v, b.v)};
+}
+inline Mask operator|(Mask a, Mask b) {
+  return {_mm256_or_ps(a.v, b.v)};
+}
+inline bool any(Mask m) {
+  return _mm256_movemask_ps(m.v) != 0;
+}
+
+// ---- integers
+
+// Eight ones in front of eight zeros: the mask of the first n lanes starts at 8 - n.
+alignas(32) constexpr int32_t kPart[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+inline __m256i part_mask(int n) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kPart + 8 - n));
+}
+
+struct IVec {
+  static constexpr int lanes = 8;
+  __m256i v;
+  static IVec zero() { return {_mm256_setzero_si256()}; }
+  static IVec all(int32_t x) { return {_mm256_set1_epi32(x)}; }
+  static IVec iota() { return {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)}; }
+  static IVec load(const int32_t* p) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+  }
+  static IVec load_part(const int32_t* p, int n) {
+    return {_mm256_maskload_epi32(p, part_mask(n))};
+  }
+  static IVec load_u8(const std::byte* p) {
+    return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+  }
+  static IVec load_i8(const std::byte* p) {
+    return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+  }
+};
+inline void store(int32_t* p, IVec x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v);
+}
+inline IVec operator+(IVec a, IVec b) {
+  return {_mm256_add_epi32(a.v, b.v)};
+}
+inline IVec operator-(IVec a, IVec b) {
+  return {_mm256_sub_epi32(a.v, b.v)};
+}
+inline IVec operator&(IVec a, IVec b) {
+  return {_mm256_and_si256(a.v, b.v)};
+}
+inline IVec operator|(IVec a, IVec b) {
+  return {_mm256_or_si256(a.v, b.v)};
+}
+template <int Bits>
+IVec shift_left(IVec x) {
+  return {_mm256_slli_epi32(x.v, Bits)};
+}
+template <int Bits>
+IVec shift_right(IVec x) {
+  return {_mm256_srli_epi32(x.v, Bits)};
+}
+template <int Bits>
+IVec shift_right_signed(IVec x) {
+  return {_mm256_srai_epi32(x.v, Bits)};
+}
+inline IVec shift_right(IVec x, IVec bits) {
+  return {_mm256_srlv_epi32(x.v, bits.v)};
+}
+inline Mask less(IVec a, IVec b) {
+  return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.v, a.v))};
+}
+inline IVec select(Mask m, IVec yes, IVec no) {
+  return {_mm256_blendv_epi8(no.v, yes.v, _mm256_castps_si256(m.v))};
+}
+
+// ---- floats
+
+struct Vec {
+  static constexpr int lanes = 8;
+  __m256 v;
+  static Vec zero() { return {_mm256_setzero_ps()}; }
+  static Vec all(float x) { return {_mm256_set1_ps(x)}; }
+  static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec load(const std::byte* p) {
+    return {_mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  static Vec load_f16(const std::byte* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+  static Vec load_bf16(const std::byte* p) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16))};
+  }
+  static Vec load_part(const float* p, int n) { return {_mm256_maskload_ps(p, part_mask(n))}; }
+  static Vec load_part(const std::byte* p, int n) {
+    alignas(32) float x[8] = {};
+    __builtin_memcpy(x, p, static_cast<size_t>(n) * 4);
+    return load(x);
+  }
+  static Vec load_f16_part(const std::byte* p, int n) {
+    std::byte x[16] = {};
+    __builtin_memcpy(x, p, static_cast<size_t>(n) * 2);
+    return load_f16(x);
+  }
+  static Vec load_bf16_part(const std::byte* p, int n) {
+    std::byte x[16] = {};
+    __builtin_memcpy(x, p, static_cast<size_t>(n) * 2);
+    return load_bf16(x);
+  }
+};
+inline void store(float* p, Vec x) {
+  _mm256_storeu_ps(p, x.v);
+}
+inline void store_part(float* p, int n, Vec x) {
+  _mm256_maskstore_ps(p, part_mask(n), x.v);
+}
+inline void store_f16(std::byte* p, Vec x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline void store_f16_part(std::byte* p, int n, Vec x) {
+  std::byte half[16];
+  store_f16(half, x);
+  __builtin_memcpy(p, half, static_cast<size_t>(n) * 2);
+}
+
+inline Vec operator+(Vec a, Vec b) {
+  return {_mm256_add_ps(a.v, b.v)};
+}
+inline Vec operator-(Vec a, Vec b) {
+  return {_mm256_sub_ps(a.v, b.v)};
+}
+inline Vec operator*(Vec a, Vec b) {
+  return {_mm256_mul_ps(a.v, b.v)};
+}
+inline Vec operator/(Vec a, Vec b) {
+  return {_mm256_div_ps(a.v, b.v)};
+}
+inline Vec mul_add(Vec a, Vec b, Vec c) {
+  return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+}
+inline Vec max(Vec a, Vec b) {
+  return {_mm256_max_ps(a.v, b.v)};
+}
+inline Vec min(Vec a, Vec b) {
+  return {_mm256_min_ps(a.v, b.v)};
+}
+inline Vec abs(Vec x) {
+  return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)};
+}
+inline Vec copy_sign(Vec magnitude, Vec sign) {
+  return {_mm256_or_ps(magnitude.v, _mm256_and_ps(sign.v, _mm256_set1_ps(-0.0f)))};
+}
+
+inline Mask less(Vec a, Vec b) {
+  return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)};
+}
+inline Mask equal(Vec a, Vec b) {
+  return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)};
+}
+inline Mask first_lanes(int n) {
+  return {_mm256_castsi256_ps(part_mask(n))};
+}
+inline Vec select(Mask m, Vec yes, Vec no) {
+  return {_mm256_blendv_ps(no.v, yes.v, m.v)};
+}
+
+inline Vec to_float(IVec x) {
+  return {_mm256_cvtepi32_ps(x.v)};
+}
+inline IVec bits(Vec x) {
+  return {_mm256_castps_si256(x.v)};
+}
+inline Vec from_bits(IVec x) {
+  return {_mm256_castsi256_ps(x.v)};
+}
+inline Vec lookup16(const float* table, IVec index) {
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index.v);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index.v);
+  return {_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 28)))};
+}
+
+// ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7))
+inline float sum(Vec x) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline float largest(Vec x) {
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline float square_root(float x) {
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
+}
+
+}  // namespace PITH_TARGET
+}  // namespace
+}  // namespace pith

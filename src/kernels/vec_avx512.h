@@ -1,0 +1,205 @@
+// Sixteen floats (AVX-512 F, BW, DQ, VL). vec_scalar.h explains the vocabulary.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <immintrin.h>
+
+namespace pith {
+namespace {
+namespace PITH_TARGET {
+
+struct Mask {
+  __mmask16 v;
+};
+inline Mask operator&(Mask a, Mask b) {
+  return {static_cast<__mmask16>(a.v & b.v)};
+}
+inline Mask operator|(Mask a, Mask b) {
+  return {static_cast<__mmask16>(a.v | b.v)};
+}
+inline bool any(Mask m) {
+  return m.v != 0;
+}
+inline Mask first_lanes(int n) {
+  return {static_cast<__mmask16>((1u << n) - 1u)};
+}
+
+// ---- integers
+
+struct IVec {
+  static constexpr int lanes = 16;
+  __m512i v;
+  static IVec zero() { return {_mm512_setzero_si512()}; }
+  static IVec all(int32_t x) { return {_mm512_set1_epi32(x)}; }
+  static IVec iota() {
+    return {_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)};
+  }
+  static IVec load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+  static IVec load_part(const int32_t* p, int n) {
+    return {_mm512_maskz_loadu_epi32(first_lanes(n).v, p)};
+  }
+  static IVec load_u8(const std::byte* p) {
+    return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+  static IVec load_i8(const std::byte* p) {
+    return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+};
+inline void store(int32_t* p, IVec x) {
+  _mm512_storeu_si512(p, x.v);
+}
+inline IVec operator+(IVec a, IVec b) {
+  return {_mm512_add_epi32(a.v, b.v)};
+}
+inline IVec operator-(IVec a, IVec b) {
+  return {_mm512_sub_epi32(a.v, b.v)};
+}
+inline IVec operator&(IVec a, IVec b) {
+  return {_mm512_and_si512(a.v, b.v)};
+}
+inline IVec operator|(IVec a, IVec b) {
+  return {_mm512_or_si512(a.v, b.v)};
+}
+template <int Bits>
+IVec shift_left(IVec x) {
+  return {_mm512_slli_epi32(x.v, Bits)};
+}
+template <int Bits>
+IVec shift_right(IVec x) {
+  return {_mm512_srli_epi32(x.v, Bits)};
+}
+template <int Bits>
+IVec shift_right_signed(IVec x) {
+  return {_mm512_srai_epi32(x.v, Bits)};
+}
+inline IVec shift_right(IVec x, IVec bits) {
+  return {_mm512_srlv_epi32(x.v, bits.v)};
+}
+inline Mask less(IVec a, IVec b) {
+  return {_mm512_cmplt_epi32_mask(a.v, b.v)};
+}
+inline IVec select(Mask m, IVec yes, IVec no) {
+  return {_mm512_mask_blend_epi32(m.v, no.v, yes.v)};
+}
+
+// ---- floats
+
+struct Vec {
+  static constexpr int lanes = 16;
+  __m512 v;
+  static Vec zero() { return {_mm512_setzero_ps()}; }
+  static Vec all(float x) { return {_mm512_set1_ps(x)}; }
+  static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec load(const std::byte* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec load_f16(const std::byte* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  static Vec load_bf16(const std::byte* p) {
+    return bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Vec load_part(const float* p, int n) {
+    return {_mm512_maskz_loadu_ps(first_lanes(n).v, p)};
+  }
+  static Vec load_part(const std::byte* p, int n) {
+    return {_mm512_maskz_loadu_ps(first_lanes(n).v, p)};
+  }
+  static Vec load_f16_part(const std::byte* p, int n) {
+    return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n).v, p))};
+  }
+  static Vec load_bf16_part(const std::byte* p, int n) {
+    return bf16(_mm256_maskz_loadu_epi16(first_lanes(n).v, p));
+  }
+
+ private:
+  static Vec bf16(__m256i half) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
+  }
+};
+inline void store(float* p, Vec x) {
+  _mm512_storeu_ps(p, x.v);
+}
+inline void store_part(float* p, int n, Vec x) {
+  _mm512_mask_storeu_ps(p, first_lanes(n).v, x.v);
+}
+inline void store_f16(std::byte* p, Vec x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline void store_f16_part(std::byte* p, int n, Vec x) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n).v,
+                           _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+inline Vec operator+(Vec a, Vec b) {
+  return {_mm512_add_ps(a.v, b.v)};
+}
+inline Vec operator-(Vec a, Vec b) {
+  return {_mm512_sub_ps(a.v, b.v)};
+}
+inline Vec operator*(Vec a, Vec b) {
+  return {_mm512_mul_ps(a.v, b.v)};
+}
+inline Vec operator/(Vec a, Vec b) {
+  return {_mm512_div_ps(a.v, b.v)};
+}
+inline Vec mul_add(Vec a, Vec b, Vec c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+inline Vec max(Vec a, Vec b) {
+  return {_mm512_max_ps(a.v, b.v)};
+}
+inline Vec min(Vec a, Vec b) {
+  return {_mm512_min_ps(a.v, b.v)};
+}
+inline Vec abs(Vec x) {
+  return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), x.v)};
+}
+inline Vec copy_sign(Vec magnitude, Vec sign) {
+  return {_mm512_or_ps(magnitude.v, _mm512_and_ps(sign.v, _mm512_set1_ps(-0.0f)))};
+}
+
+inline Mask less(Vec a, Vec b) {
+  return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)};
+}
+inline Mask equal(Vec a, Vec b) {
+  return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)};
+}
+inline Vec select(Mask m, Vec yes, Vec no) {
+  return {_mm512_mask_blend_ps(m.v, no.v, yes.v)};
+}
+
+inline Vec to_float(IVec x) {
+  return {_mm512_cvtepi32_ps(x.v)};
+}
+inline IVec bits(Vec x) {
+  return {_mm512_castps_si512(x.v)};
+}
+inline Vec from_bits(IVec x) {
+  return {_mm512_castsi512_ps(x.v)};
+}
+inline Vec lookup16(const float* table, IVec index) {
+  return {_mm512_permutexvar_ps(index.v, _mm512_loadu_ps(table))};
+}
+
+// Halves are added first: lane i with lane i + 8, then i + 4, then i + 2, then i + 1.
+inline float sum(Vec x) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline float largest(Vec x) {
+  const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline float square_root(float x) {
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
+}
+
+}  // namespace PITH_TARGET
+}  // namespace
+}  // namespace pith

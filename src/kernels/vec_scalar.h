@@ -1,0 +1,225 @@
+// One float: the portable target, and the definition of what every kernel computes. Its results
+// are the same bits on every machine, so it uses nothing but + - * / and square roots: no library
+// function, and no fused multiply-add (mul_add rounds twice here, once on every other target).
+//
+// The vocabulary of the *.inl.h kernels; each vec_*.h spells all of it anew:
+//   Vec    `lanes` floats       IVec   as many int32       Mask   as many truth values
+// Loads and stores need no alignment. *_part moves the first n < lanes values only; the lanes
+// behind them read as zero. max, min: the second operand where either is NaN.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pith {
+namespace {
+namespace PITH_TARGET {
+
+struct Mask {
+  bool v;
+};
+inline Mask operator&(Mask a, Mask b) {
+  return {a.v && b.v};
+}
+inline Mask operator|(Mask a, Mask b) {
+  return {a.v || b.v};
+}
+inline bool any(Mask m) {
+  return m.v;
+}
+
+// ---- integers
+
+struct IVec {
+  static constexpr int lanes = 1;
+  int32_t v;
+  static IVec zero() { return {0}; }
+  static IVec all(int32_t x) { return {x}; }
+  static IVec iota() { return {0}; }  // 0, 1, 2, ...
+  static IVec load(const int32_t* p) { return {*p}; }
+  static IVec load_part(const int32_t* p, int n) { return {n > 0 ? *p : 0}; }
+  static IVec load_u8(const std::byte* p) { return {static_cast<uint8_t>(*p)}; }
+  static IVec load_i8(const std::byte* p) { return {static_cast<int8_t>(*p)}; }
+};
+inline void store(int32_t* p, IVec x) {
+  *p = x.v;
+}
+// Arithmetic wraps around.
+inline IVec operator+(IVec a, IVec b) {
+  return {static_cast<int32_t>(static_cast<uint32_t>(a.v) + static_cast<uint32_t>(b.v))};
+}
+inline IVec operator-(IVec a, IVec b) {
+  return {static_cast<int32_t>(static_cast<uint32_t>(a.v) - static_cast<uint32_t>(b.v))};
+}
+inline IVec operator&(IVec a, IVec b) {
+  return {a.v & b.v};
+}
+inline IVec operator|(IVec a, IVec b) {
+  return {a.v | b.v};
+}
+template <int Bits>
+IVec shift_left(IVec x) {
+  return {static_cast<int32_t>(static_cast<uint32_t>(x.v) << Bits)};
+}
+template <int Bits>
+IVec shift_right(IVec x) {  // zeros come in
+  return {static_cast<int32_t>(static_cast<uint32_t>(x.v) >> Bits)};
+}
+template <int Bits>
+IVec shift_right_signed(IVec x) {
+  return {x.v >> Bits};
+}
+inline IVec shift_right(IVec x, IVec bits) {  // each lane by its own count, 0 to 31
+  return {static_cast<int32_t>(static_cast<uint32_t>(x.v) >> bits.v)};
+}
+inline Mask less(IVec a, IVec b) {
+  return {a.v < b.v};
+}
+inline IVec select(Mask m, IVec yes, IVec no) {
+  return m.v ? yes : no;
+}
+
+// ---- floats
+
+inline uint32_t bits_of(float x) {
+  return __builtin_bit_cast(uint32_t, x);
+}
+inline float float_of(uint32_t x) {
+  return __builtin_bit_cast(float, x);
+}
+
+inline float half_to_float(uint16_t x) {
+  const uint32_t sign = static_cast<uint32_t>(x & 0x8000u) << 16;
+  const uint32_t exponent = (x >> 10) & 0x1fu, mantissa = x & 0x3ffu;
+  if (exponent == 31) {
+    const uint32_t quiet = mantissa ? 0x400000u : 0;  // as the conversion instructions do
+    return float_of(sign | 0x7f800000u | (mantissa << 13) | quiet);
+  }
+  if (exponent == 0)  // zero or subnormal: mantissa * 2^-24, exact
+    return float_of(sign | bits_of(static_cast<float>(mantissa) * 0x1p-24f));
+  return float_of(sign | ((exponent + 112) << 23) | (mantissa << 13));
+}
+
+inline uint16_t float_to_half(float x) {  // to nearest even
+  const uint16_t sign = static_cast<uint16_t>((bits_of(x) >> 16) & 0x8000u);
+  const uint32_t magnitude = bits_of(x) & 0x7fffffffu;
+  if (magnitude > 0x7f800000u)  // NaN, made quiet
+    return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+  if (magnitude < 0x38800000u)  // subnormal: adding 0.5 puts 2^-24 into the last bit and rounds
+    return static_cast<uint16_t>(sign | (bits_of(float_of(magnitude) + 0.5f) - 0x3f000000u));
+  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1);
+  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+
+struct Vec {
+  static constexpr int lanes = 1;
+  float v;
+  static Vec zero() { return {0}; }
+  static Vec all(float x) { return {x}; }
+  static Vec load(const float* p) { return {*p}; }
+  static Vec load(const std::byte* p) {
+    float x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return {x};
+  }
+  static Vec load_f16(const std::byte* p) {
+    uint16_t x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return {half_to_float(x)};
+  }
+  static Vec load_bf16(const std::byte* p) {
+    uint16_t x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return {float_of(static_cast<uint32_t>(x) << 16)};
+  }
+  static Vec load_part(const float* p, int n) { return {n > 0 ? *p : 0}; }
+  static Vec load_part(const std::byte* p, int n) { return n > 0 ? load(p) : zero(); }
+  static Vec load_f16_part(const std::byte* p, int n) { return n > 0 ? load_f16(p) : zero(); }
+  static Vec load_bf16_part(const std::byte* p, int n) { return n > 0 ? load_bf16(p) : zero(); }
+};
+inline void store(float* p, Vec x) {
+  *p = x.v;
+}
+inline void store_part(float* p, int n, Vec x) {
+  if (n > 0) *p = x.v;
+}
+inline void store_f16(std::byte* p, Vec x) {
+  const uint16_t h = float_to_half(x.v);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+inline void store_f16_part(std::byte* p, int n, Vec x) {
+  if (n > 0) store_f16(p, x);
+}
+
+inline Vec operator+(Vec a, Vec b) {
+  return {a.v + b.v};
+}
+inline Vec operator-(Vec a, Vec b) {
+  return {a.v - b.v};
+}
+inline Vec operator*(Vec a, Vec b) {
+  return {a.v * b.v};
+}
+inline Vec operator/(Vec a, Vec b) {
+  return {a.v / b.v};
+}
+inline Vec mul_add(Vec a, Vec b, Vec c) {
+  return {a.v * b.v + c.v};
+}  // a * b + c
+inline Vec max(Vec a, Vec b) {
+  return {a.v > b.v ? a.v : b.v};
+}
+inline Vec min(Vec a, Vec b) {
+  return {a.v < b.v ? a.v : b.v};
+}
+inline Vec abs(Vec x) {
+  return {float_of(bits_of(x.v) & 0x7fffffffu)};
+}
+inline Vec copy_sign(Vec magnitude, Vec sign) {  // of a magnitude that is not negative
+  return {float_of(bits_of(magnitude.v) | (bits_of(sign.v) & 0x80000000u))};
+}
+
+inline Mask less(Vec a, Vec b) {
+  return {a.v < b.v};
+}
+inline Mask equal(Vec a, Vec b) {
+  return {a.v == b.v};
+}
+inline Mask first_lanes(int n) {
+  return {n > 0};
+}
+inline Vec select(Mask m, Vec yes, Vec no) {
+  return m.v ? yes : no;
+}
+
+inline Vec to_float(IVec x) {
+  return {static_cast<float>(x.v)};
+}
+inline IVec bits(Vec x) {
+  return {static_cast<int32_t>(bits_of(x.v))};
+}
+inline Vec from_bits(IVec x) {
+  return {float_of(static_cast<uint32_t>(x.v))};
+}
+// table[index] for indices 0 to 15
+inline Vec lookup16(const float* table, IVec index) {
+  return {table[index.v]};
+}
+
+// Over the lanes, in a fixed order.
+inline float sum(Vec x) {
+  return x.v;
+}
+inline float largest(Vec x) {
+  return x.v;
+}
+
+// Square root of one float, correctly rounded.
+inline float square_root(float x) {
+  return __builtin_sqrtf(x);
+}
+
+}  // namespace PITH_TARGET
+}  // namespace
+}  // namespace pith
