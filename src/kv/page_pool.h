@@ -1,11 +1,17 @@
 // Cache memory under one hard limit, shared by all sessions of an engine. Everything a session
 // holds is counted here, by class: pages, lanes, summaries, and the working memory of a prompt in
 // flight. Running dry is a normal event: a step asks before it starts (`free_bytes`), so nothing
-// fails half way. Pages come from slabs of 2 MiB that go back to the system when empty, so
-// resident memory follows use.
+// fails half way.
+//
+// The limit is on used bytes: what was handed out, each page with its record. What the system
+// holds beyond that is small and bounded. Pages come from slabs of 2 MiB of one page size; memory
+// that was never handed out is not resident, an empty slab goes back to the system (one per page
+// size may wait for the next page), and once more than kIdleBytes of freed pages are resident
+// among used ones, they go back too. docs/store_format.md has the arithmetic.
+//
+// A pool and the stores in it belong to one thread at a time.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -17,23 +23,35 @@ enum class MemoryClass : uint8_t { pages_k, pages_v, pseudo, lanes, summaries, p
 inline constexpr int kMemoryClasses = 6;
 const char* name(MemoryClass what);
 
+struct Slab;
+
+// The record of a page. It stays where it is for the life of the page, and so does `data`.
 struct Page {
-  std::byte* data = nullptr;
-  uint32_t bytes = 0;
+  std::byte* data = nullptr;  // aligned to 64 bytes; not zeroed
+  Slab* slab = nullptr;       // the pool's business
+  uint32_t bytes = 0;         // as asked for
+  int owners = 0;             // forks share pages until one of them writes
   MemoryClass what = MemoryClass::pages_k;
-  int owners = 0;  // forks share pages until one of them writes
 };
 
 class PagePool {
  public:
+  static constexpr size_t kSlabBytes = size_t{2} << 20;
+  static constexpr size_t kIdleBytes = size_t{4} << 20;
+
   explicit PagePool(size_t limit_bytes = std::numeric_limits<size_t>::max());
-  ~PagePool();
+  ~PagePool();  // after every page was released
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
 
-  Page* acquire(size_t bytes, MemoryClass what);  // the caller has made sure that it fits
+  // What a page counts for: its bytes rounded up to its slot, and its record.
+  static size_t page_cost(size_t bytes);
+
+  // A page with one owner. The caller has made sure that page_cost(bytes) is free. Throws
+  // no_memory if the system refuses memory that the limit allows.
+  Page* acquire(size_t bytes, MemoryClass what);
   void share(Page* page) { ++page->owners; }
-  void release(Page* page);
+  void release(Page* page);  // by one owner
 
   // Memory that is not pages. `charge` is like acquire: the caller has asked before.
   void charge(size_t bytes, MemoryClass what);
@@ -43,9 +61,10 @@ class PagePool {
   size_t free_bytes() const;
   size_t used_bytes() const;
   size_t used_bytes(MemoryClass what) const;
-  size_t peak_bytes() const;   // of used_bytes since the last reset_peak
+  size_t peak_bytes() const;  // of used_bytes since the last reset_peak
   void reset_peak();
-  size_t mapped_bytes() const;  // what the system gave for pages: used pages and slack of slabs
+  size_t mapped_bytes() const;    // address space of all slabs
+  size_t resident_bytes() const;  // of it, pages in use and freed pages not given back yet
 
  private:
   struct State;

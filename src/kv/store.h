@@ -5,14 +5,24 @@
 //
 // Rows enter plain. A full page is sealed, that is coded, once enough newer rows exist;
 // while a prompt runs nothing is sealed, so that budgets can still be revised for free.
+// If a side's sealed format is its open format and it has no basis, sealing moves nothing.
+//
+//   life = ( mark write* apply* seal | append* apply* seal | fork | rewind )*
+//
+// Memory is asked for before a step (bytes_for_...), never discovered in the middle. Only fork
+// and a system that refuses memory below the pool's limit throw (no_memory); after the latter a
+// store may only be destroyed. A store belongs to one thread at a time, except that several may
+// read several heads.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "backend/backend.h"
+#include "kv/counted_array.h"
 #include "kv/page_pool.h"
 #include "kv/plan.h"
 #include "kv/store_spec.h"
@@ -25,80 +35,173 @@ class PageSummary {
  public:
   virtual ~PageSummary() = default;
   virtual int floats(int dim) const = 0;
+  // k_page: [page_rows, dim], as attention will read it: coded and decoded again.
   virtual void summarise(ConstMat k_page, std::span<float> summary) const = 0;
 };
 
-class HeadCache {
- public:
-  int rows() const { return static_cast<int>(positions_.size()); }
-  std::span<const int32_t> positions() const { return positions_; }
-  std::span<float> scores() { return scores_; }  // moves with the rows
-  std::span<const float> scores() const { return scores_; }
-  std::span<const PseudoRow> pseudo() const { return pseudo_; }
-  ConstMat summaries() const;  // [sealed pages, floats]
-
-  // Plain copies of all rows, decoded where sealed. For reducers that look at vectors.
-  ConstMat keys(std::vector<float>& scratch) const;
-  ConstMat values(std::vector<float>& scratch) const;
-
-  // Appends the rows that the plan keeps, and takes over its pseudo rows.
-  void write(ConstMat k, ConstMat v, std::span<const int32_t> positions,
-             std::span<const float> scores, const HeadPlan& plan);
-  void append(std::span<const float> k, std::span<const float> v, int32_t position);
-  // Keeps the rows that the plan names. Sealed pages that lose rows are coded again.
-  void apply(const HeadPlan& plan);
-  // Codes every full page that is older than the tail.
-  void seal(const PageSummary* summary);
-
-  // What the attention kernels read; no choice means all pages. Valid until the next change.
-  PagedHead paged(std::span<const int32_t> chosen_pages) const;
-
- private:
-  friend class KvStore;
-  const StoreSpec* spec_ = nullptr;
-  PagePool* pool_ = nullptr;
-  const Basis* k_basis_ = nullptr;  // null: identity
-  const Basis* v_basis_ = nullptr;
-  int dim_ = 0;
-  std::vector<Page*> sealed_k_, sealed_v_;  // full
-  std::vector<Page*> open_k_, open_v_;      // plain; the last one may be partly filled
-  int open_rows_ = 0;
-  int marked_ = 0;  // rows before the prompt
-  std::vector<float> summaries_;
-  int summary_floats_ = 0;
-  std::vector<PseudoRow> pseudo_;
-  std::vector<int32_t> positions_;  // lanes
-  std::vector<float> scores_;
-  struct Frames;  // the pointers behind paged()
-  std::shared_ptr<Frames> frames_;
-};
+// Turns keys [n, dim] in place, row i by by[i] positions: a rotation, without Rope::magnitude
+// (stored keys have it already).
+using TurnKeys = std::function<void(Mat keys, std::span<const int32_t> by)>;
 
 // What a session holds, from the allocator. Pages that forks share count once per owner's share:
-// a page with two owners counts half for each.
+// a page with two owners counts half for each, rounded up. Lanes include the page tables.
 struct CacheBytes {
   size_t sealed = 0, open = 0, pseudo = 0, lanes = 0, summaries = 0;
   size_t total() const { return sealed + open + pseudo + lanes + summaries; }
 };
 
+class HeadCache {
+ public:
+  HeadCache() = default;  // KvStore makes them usable
+  HeadCache(HeadCache&&) noexcept = default;
+  HeadCache& operator=(HeadCache&&) = delete;
+  ~HeadCache();
+
+  int rows() const { return static_cast<int>(positions_.size()); }
+  int sealed_rows() const { return sealed_ * page_rows_; }  // the first of them
+  std::span<const int32_t> positions() const { return positions_.span(); }
+  std::span<float> scores() { return scores_.span(); }  // moves with the rows
+  std::span<const float> scores() const { return scores_.span(); }
+  std::span<const PseudoRow> pseudo() const { return pseudo_; }
+  ConstMat summaries() const;  // [sealed pages, floats]; no rows without a reader
+
+  // Plain copies of all rows, decoded where sealed. For reducers that look at vectors.
+  ConstMat keys(std::vector<float>& scratch) const;
+  ConstMat values(std::vector<float>& scratch) const;
+
+  // Appends the rows that the plan keeps, and adds its pseudo rows to the head's. k and v are
+  // [rows, dim], positions and scores [rows]; no scores means zeros.
+  void write(ConstMat k, ConstMat v, std::span<const int32_t> positions,
+             std::span<const float> scores, const HeadPlan& plan);
+  void append(std::span<const float> k, std::span<const float> v, int32_t position);
+  // Keeps the rows that the plan names; its pseudo rows replace the head's. Full pages that stay
+  // whole are not touched. Returns how many sealed rows have to be coded again because their page
+  // lost a row or an older page did.
+  int apply(const HeadPlan& plan);
+  // Gives every row a new position, and turns the keys of those whose position changes, sealed
+  // ones too (`turn` may be empty: no rotation). Returns the sealed rows that were coded again.
+  // Only differences of positions matter to attention, so a policy that closes gaps moves the few
+  // old rows up to the newest, not the many new ones down, and may let heads differ in length:
+  // row r goes to newest - (rows - 1 - r), and the next token keeps its absolute position.
+  int repack(std::span<const int32_t> positions, const TurnKeys& turn);
+  // Codes every full page that is older than the tail. The summary is the same in every call and
+  // outlives the head.
+  void seal(const PageSummary* summary);
+
+  // What the attention kernels read; no choice means all pages. Valid until the next change.
+  PagedHead paged(std::span<const int32_t> chosen_pages) const;
+
+  CacheBytes bytes() const;
+  // What apply and repack together may need, at worst: pages that forks share are copied, and
+  // sealed rows at a cut go back to an open page.
+  size_t bytes_for_apply() const;
+
+ private:
+  friend class KvStore;
+
+  struct Side {  // keys or values
+    MemoryClass what = MemoryClass::pages_k;
+    const PageKernels* sealed = nullptr;
+    const Basis* basis = nullptr;  // null: identity
+    int dim = 0;                   // of sealed rows
+    bool moves = false;            // sealed pages are what they were when open
+    size_t sealed_bytes = 0;       // of a page
+    CountedArray<Page*> pages;     // page p holds rows [p * page_rows, ...); sealed ones first
+    CountedArray<const std::byte*> data;  // pages[p]->data
+  };
+  struct Chosen {  // behind paged(chosen_pages)
+    CountedArray<const std::byte*> k, v;
+    CountedArray<int32_t> positions, rows;
+  };
+  struct Needs {  // of one more write or step
+    size_t bytes = 0;
+    size_t passing = 0;  // on top while it happens, once for all heads
+  };
+
+  HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool, int index);
+
+  size_t open_bytes() const;
+  int open_count() const { return rows() - sealed_rows(); }
+  std::span<Page* const> pages(const Side& side) const { return side.pages.span(); }
+
+  void fill(Side& side, ConstMat x, std::span<const int32_t> keep);
+  Page* writable(Side& side, int page);
+  void set_page(Side& side, int page, Page* with);
+  void add_pseudo(std::span<const PseudoRow> rows);
+  void set_pseudo(std::vector<PseudoRow> rows);
+  void hold_chosen();
+
+  int keep_rows(std::span<const int32_t> keep);
+  int compact(Side& side, std::span<const int32_t> keep, int sealed_after);
+  void gather_coded(const Side& side, std::span<const int32_t> rows, float* out) const;
+  void gather_plain(const Side& side, std::span<const int32_t> rows, std::byte* out) const;
+  void decode_page(const Side& side, int page, int first, int rows, float* out) const;
+  void code_page(const Side& side, const float* rows, std::byte* page) const;
+  void summarise(int page);
+  ConstMat plain_copy(const Side& side, std::vector<float>& scratch) const;
+
+  void mark();
+  void rewind();
+  HeadCache fork() const;
+
+  size_t write_bytes(int added, bool pseudo) const;
+  size_t seal_bytes(int added, int summary_floats) const;
+  size_t seal_passing() const;
+  size_t fork_bytes() const;
+
+  const StoreSpec* spec_ = nullptr;
+  PagePool* pool_ = nullptr;
+  const PageKernels* open_ = nullptr;
+  int dim_ = 0, page_rows_ = 1;
+  Side k_, v_;
+  int sealed_ = 0;  // pages
+  CountedArray<int32_t> positions_;
+  CountedArray<float> scores_;
+
+  const PageSummary* summary_ = nullptr;
+  int summary_floats_ = 0;
+  CountedArray<float> summaries_;  // [sealed pages, floats]
+  mutable Chosen chosen_;
+
+  std::vector<PseudoRow> pseudo_;
+  CountedArray<float> pseudo_k_, pseudo_v_, pseudo_log_weight_;  // the same, packed for kernels
+
+  int marked_rows_ = 0;    // rows before the prompt
+  int marked_pseudo_ = 0;  // pseudo rows before the prompt; kept apart once a plan replaces them
+  bool pseudo_replaced_ = false;
+  std::vector<PseudoRow> pseudo_before_;
+};
+
 class KvStore {
  public:
-  KvStore(const KvShape& shape, const StoreSpec& spec, PagePool& pool);  // both outlive it
+  KvStore(const KvShape& shape, const StoreSpec& spec, PagePool& pool);  // spec and pool outlive it
   KvStore(const KvStore&) = delete;
   ~KvStore();
   const KvShape& shape() const { return shape_; }
   HeadCache& at(int layer, int head) { return heads_[layer * shape_.heads + head]; }
   const HeadCache& at(int layer, int head) const { return heads_[layer * shape_.heads + head]; }
+  int64_t rows() const;  // of all heads
   void seal(const PageSummary* summary);
-  void mark();                            // a prompt starts here
-  void rewind();                          // drops the rows written since
-  std::unique_ptr<KvStore> fork() const;  // copy on write: one prefill, many questions
+  void mark();  // a prompt starts here
+  // Drops the rows and pseudo rows written since. Older rows that a plan dropped do not return.
+  void rewind();
+  // Copy on write: one prefill, many questions. Throws no_memory if bytes_for_fork() are not free.
+  std::unique_ptr<KvStore> fork() const;
   CacheBytes bytes() const;
 
-  // What must be free in the pool before ...
-  size_t bytes_for_layer(int rows) const;  // ... a layer of a prompt ends, at worst
-  size_t bytes_for_step() const;           // ... every head takes one more row
+  // What must be free in the pool before ..., at worst; after that it cannot fail.
+  // ... a layer of a prompt ends: each of its heads takes `rows` more rows (fewer if a budget caps
+  // them), and everything is sealed. `summary` need be given only before the first seal.
+  size_t bytes_for_layer(int rows, const PageSummary* summary = nullptr) const;
+  // ... every head takes one more row, and everything is sealed.
+  size_t bytes_for_step(const PageSummary* summary = nullptr) const;
+  // ... heads are reduced, on top of the above: nothing, unless forks share their pages or sealed
+  // pages are coded. HeadCache::bytes_for_apply has the part of one head.
+  size_t bytes_for_apply() const;
+  size_t bytes_for_fork() const;
 
  private:
+  KvStore(const KvStore& other, std::vector<HeadCache> heads);
   KvShape shape_;
   const StoreSpec& spec_;
   PagePool& pool_;
