@@ -17,16 +17,27 @@
 namespace pith {
 
 enum class GgufType : uint32_t {
-  u8 = 0, i8 = 1, u16 = 2, i16 = 3, u32 = 4, i32 = 5, f32 = 6, boolean = 7,
-  string = 8, array = 9, u64 = 10, i64 = 11, f64 = 12,
+  u8 = 0,
+  i8 = 1,
+  u16 = 2,
+  i16 = 3,
+  u32 = 4,
+  i32 = 5,
+  f32 = 6,
+  boolean = 7,
+  string = 8,
+  array = 9,
+  u64 = 10,
+  i64 = 11,
+  f64 = 12,
 };
 
 // One metadata entry as it lies in the file.
 struct GgufEntry {
   std::string_view key;
   GgufType type;
-  GgufType element;             // of an array
-  uint64_t count = 1;           // elements of an array; 1 otherwise
+  GgufType element;                // of an array
+  uint64_t count = 1;              // elements of an array; 1 otherwise
   std::span<const std::byte> raw;  // scalars and number arrays: packed; strings: length-prefixed
 };
 
@@ -42,7 +53,7 @@ struct GgufTensor {
 class GgufFile {
  public:
   static std::shared_ptr<const GgufFile> open(const std::string& path);  // maps it
-  // Reads from memory that outlives the file; `name` is used in messages.
+  // Reads from memory that outlives the file and is aligned to 8 bytes; `name` is used in messages.
   static std::shared_ptr<const GgufFile> parse(std::span<const std::byte> bytes, std::string name);
   virtual ~GgufFile() = default;
   virtual const std::string& path() const = 0;
@@ -61,8 +72,8 @@ class GgufFile {
   virtual std::string_view text(std::string_view key) const = 0;
   virtual std::string_view text(std::string_view key, std::string_view fallback) const = 0;
   virtual std::vector<std::string_view> texts(std::string_view key) const = 0;  // array of strings
-  virtual std::vector<int64_t> integers(std::string_view key) const = 0;        // array, any int type
-  virtual std::vector<float> numbers(std::string_view key) const = 0;           // array, any number type
+  virtual std::vector<int64_t> integers(std::string_view key) const = 0;  // array, any int type
+  virtual std::vector<float> numbers(std::string_view key) const = 0;     // array, any number type
 
   // Tensors, as they lie in the file.
   virtual std::span<const GgufTensor> tensors() const = 0;
@@ -70,7 +81,8 @@ class GgufFile {
   virtual const GgufTensor& tensor(std::string_view name) const = 0;
   // Checked to have `rows` x `cols` elements.
   virtual WeightMatrix matrix(std::string_view name, int64_t rows, int64_t cols) const = 0;
-  virtual std::span<const float> floats(std::string_view name, int64_t count) const = 0;  // F32 only
+  virtual std::span<const float> floats(std::string_view name,
+                                        int64_t count) const = 0;  // F32 only
 };
 
 // Writes a GGUF v3 file in one pass: metadata and tensor descriptions first, data after.
@@ -78,10 +90,13 @@ class GgufFile {
 //   GgufWriter ( set_* | add_tensor )* begin ( write_tensor )* finish
 //
 // Tensors are written in the order they were added; nothing larger than one tensor is ever in
-// memory. The file appears under its name only at `finish` (base/output_file.h).
+// memory. The file appears under its name only at `finish` (base/output_file.h). A key or tensor
+// name that comes twice throws bad_file: names often come from somebody else's file.
 class GgufWriter {
  public:
-  explicit GgufWriter(const std::string& path, uint32_t alignment = 32);
+  explicit GgufWriter(const std::string& path, uint32_t alignment = 32);  // a power of two from 8
+  // The same bytes into `memory`, which outlives the writer; for models that are small.
+  explicit GgufWriter(std::vector<std::byte>& memory, uint32_t alignment = 32);
   ~GgufWriter();
 
   void set_u32(std::string_view key, uint32_t value);
@@ -93,7 +108,8 @@ class GgufWriter {
   void set_texts(std::string_view key, std::span<const std::string> values);
   void set_i32s(std::string_view key, std::span<const int32_t> values);
   void set_f32s(std::string_view key, std::span<const float> values);
-  void copy(const GgufEntry& entry);  // as it is
+  // An entry of another file as it is, but for general.alignment, which is this file's own.
+  void copy(const GgufEntry& entry);
 
   // dims in GGUF order: dims[0] is the row length, a multiple of the format's block.
   void add_tensor(std::string_view name, DType dtype, std::span<const int64_t> dims);
