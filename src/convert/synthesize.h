@@ -35,7 +35,8 @@ RecallPrompt make_recall_prompt(int tokens, int needles, uint64_t seed);
 std::vector<std::pair<int, int>> recall_retrieval_heads();
 
 // Random weights of a public model's shape: "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.1-8b", "tiny".
-// The file loads in other GGUF engines too. Throws bad_option for an unknown name, naming the known.
+// The file loads in other GGUF engines too. Throws bad_option for an unknown name, naming the
+// known.
 std::vector<std::string_view> geometry_names();
 void write_geometry(std::string_view geometry, DType dtype, const std::string& out,
                     uint64_t seed = 1, Monitor& monitor = Monitor::silent());
