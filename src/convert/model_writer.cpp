@@ -69,11 +69,7 @@ void ModelWriter::write() {
 }
 
 void ModelWriter::write_tensor(const OutputTensor& t, const Threads& threads) {
-  const int64_t cols = t.dims[0], rows = cols == 0 ? 0 : elements(t) / cols;
-  if (rows == 0) {
-    out_.write_tensor({});
-    return;
-  }
+  const int64_t cols = t.dims[0], rows = elements(t) / cols;
   const auto width = static_cast<size_t>(cols);
   const size_t bytes = row_bytes(t.dtype, cols);
   const int64_t batch = std::clamp<int64_t>(kBatchElements / cols, 1, rows);
