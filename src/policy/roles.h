@@ -7,7 +7,8 @@
 //
 // Roles look and decide; they never touch the cache. They are const and hold no state of a
 // session: what must be remembered per token lives in the score lane of the store.
-// All spans and views are valid only during the call.
+// All spans and views are valid only during the call. Rows that a layer's sliding window hides
+// from every later query are dropped by the Compressor and never shown to a Budget or a Reducer.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +43,7 @@ struct LayerTap {
   LayerRows rows;                    // this layer's keys, values, positions
   ConstMat prompt_mass;              // [heads, rows]
   std::span<const uint8_t> adapted;  // [rows] 1 where the adapter is on; empty: nowhere
+  const KvStore* earlier = nullptr;  // rows of earlier turns; the Compressor fills it in
 };
 
 // One layer of one decode step.
@@ -50,6 +52,7 @@ struct StepTap {
   int layer = 0, head = 0;
   std::span<const float> probs;   // one per row read, summed over the group
   std::span<const int32_t> rows;  // which rows those are; empty: all
+  std::span<const float> k;       // [dim] of the new token, after RoPE
 };
 
 // How much does each cached token matter to each head?
@@ -57,13 +60,17 @@ class Scorer {
  public:
   virtual ~Scorer() = default;
   virtual Demand demand() const { return {}; }
+  // True if scores are shares of attention, so that a sum of them means something.
+  virtual bool scores_add_up() const { return false; }
   // scores: [heads, rows]; higher stays longer. Called once per layer.
   virtual void score_prompt(const LayerTap& tap, Mat scores) const = 0;
-  // scores: the head's lane, the new token last. Called for every generated token.
+  // scores: the head's lane, the new token last and 0. Called for every generated token of
+  // policies that reduce while generating.
   virtual void score_step(const StepTap& /*tap*/, std::span<float> /*scores*/) const {}
 };
 
-// Rows each head of each layer may keep, protected rows included.
+// Rows each head of each layer may keep, protected rows included: of this prompt, or of all
+// there is if the policy reduces while generating. Never less than the protected rows.
 struct BudgetTable {
   static constexpr int kAll = INT32_MAX;
   int layers = 0, heads = 0;
@@ -79,7 +86,8 @@ class ScoreBoard {
   virtual const KvShape& shape() const = 0;
   virtual int prompt_tokens() const = 0;
   virtual int newest_layer() const = 0;
-  virtual int protected_rows() const = 0;  // of every head; they are kept anyway
+  virtual int protected_rows() const = 0;                   // of every head; they are kept anyway
+  virtual int earlier_rows(int layer, int head) const = 0;  // of earlier turns; 0 if they compete
   // Scores of the rows that are not protected, the ones a budget is about.
   virtual std::span<const float> contested(int layer, int head) const = 0;
 };
@@ -93,10 +101,11 @@ class Budget {
   virtual void assign(const ScoreBoard& board, BudgetTable& table) const = 0;
 };
 
-// Rows no method may evict: the first `sink` and the last `recent`.
+// Rows no method may evict: the first `sink` and the last `recent`. The last row is always kept.
 struct Protect {
   int sink = 0;
-  int recent = 32;
+  int recent = 1;
+  int rows() const { return sink + recent; }
 };
 
 // One head, when it must shrink.
@@ -110,7 +119,8 @@ struct HeadView {
   Protect protect;
 };
 
-// Which rows stay, and what becomes of the others?
+// Which rows stay, and what becomes of the others? Several heads are reduced at once, on several
+// threads. The plan names at most `budget` rows, ascending, the protected ones among them.
 class Reducer {
  public:
   virtual ~Reducer() = default;
@@ -129,8 +139,11 @@ struct StreamPlan {
 class Router {
  public:
   virtual ~Router() = default;
-  // scores: what the Scorer just wrote. The last row is always kept, named or not.
-  virtual void route(const LayerTap& tap, ConstMat scores, StreamPlan& plan) const = 0;
+  virtual Demand demand() const { return {}; }
+  // scores: what the Scorer just wrote. `protect`: rows no method may evict, so they should travel.
+  // The last row always does, named or not. Not called after the last layer.
+  virtual void route(const LayerTap& tap, ConstMat scores, Protect protect,
+                     StreamPlan& plan) const = 0;
 };
 
 // Which sealed pages does this query read? A page is summarised once, when it is sealed;

@@ -94,7 +94,8 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
                                        .layer = layer,
                                        .head = h,
                                        .probs = job.probs,
-                                       .rows = job.head.row_numbers});
+                                       .rows = job.head.row_numbers,
+                                       .k = k[b].row(h)});
         }
       attention_out(layer, attended, x);
       feed_forward(layer, x);

@@ -83,7 +83,7 @@ const Tokenizer& Engine::tokenizer() const {
 }
 
 std::unique_ptr<Session> Engine::open(std::string_view spec, const SamplingOptions& sampling) {
-  return open(make_policy(spec, model().config().shape), sampling);
+  return open(make_policy(spec, model().config().shape, model().config().digest), sampling);
 }
 
 std::unique_ptr<Session> Engine::open(std::shared_ptr<const Policy> policy,

@@ -1,0 +1,414 @@
+#include "policy/compressor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <utility>
+
+#include "base/error.h"
+#include "base/parallel.h"
+
+namespace pith {
+namespace {
+
+// Fewer rows than this are decided about faster by one thread than by waking others.
+constexpr int64_t kRowsWorthThreads = 1 << 15;
+
+class Timer {
+ public:
+  explicit Timer(double& seconds) : seconds_(seconds) {}
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+  ~Timer() {
+    const auto spent = std::chrono::steady_clock::now() - start_;
+    seconds_ += std::chrono::duration<double>(spent).count();
+  }
+
+ private:
+  double& seconds_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+BudgetTable everything(const KvShape& shape) {
+  const size_t heads = static_cast<size_t>(shape.layers) * static_cast<size_t>(shape.heads);
+  return {shape.layers, shape.heads, std::vector<int>(heads, BudgetTable::kAll)};
+}
+
+ConstMat rows_from(ConstMat x, int64_t first) {
+  return {x.data + first * x.stride[0], {x.dim[0] - first, x.dim[1]}, x.stride};
+}
+
+// Puts rows before and hidden ones back into a plan that was made without them.
+void place(HeadPlan& plan, int first, int hidden) {
+  for (int32_t& row : plan.keep) row += first + hidden;
+  plan.keep.insert(plan.keep.begin(), static_cast<size_t>(first), 0);
+  std::iota(plan.keep.begin(), plan.keep.begin() + first, 0);
+}
+
+void check(const HeadPlan& plan, size_t rows, int budget) {
+  PITH_CHECK(static_cast<int64_t>(plan.keep.size()) <= budget, "a plan stays within its budget");
+  int32_t last = -1;
+  for (const int32_t row : plan.keep) {
+    PITH_CHECK(row > last && row < static_cast<int64_t>(rows), "a plan names rows in order, once");
+    last = row;
+  }
+}
+
+}  // namespace
+
+// Fresh scores for the newest layer, the store's lanes for the ones below.
+class Compressor::Board final : public ScoreBoard {
+ public:
+  Board(const Compressor& owner, const LayerTap& tap, ConstMat fresh)
+      : owner_(owner), tap_(tap), fresh_(fresh), protect_(owner.protect_now()) {}
+
+  const KvShape& shape() const override { return tap_.shape; }
+  int prompt_tokens() const override {
+    const int64_t before = owner_.continuing() ? owner_.prompt_tokens_ : 0;
+    return static_cast<int>(std::min<int64_t>(before + tap_.prompt_tokens, INT32_MAX));
+  }
+  int newest_layer() const override { return tap_.layer; }
+  int protected_rows() const override { return protect_.rows(); }
+  int earlier_rows(int layer, int head) const override {
+    return owner_.continuing() ? 0 : owner_.prompt_.earlier[index(layer, head)];
+  }
+
+  std::span<const float> contested(int layer, int head) const override {
+    std::span<const float> rows;
+    if (layer == tap_.layer) {
+      rows = fresh_.row(head).subspan(
+          static_cast<size_t>(owner_.hidden_rows(layer, tap_.rows.positions)));
+    } else {
+      rows = std::as_const(owner_.store_)
+                 .at(layer, head)
+                 .scores()
+                 .subspan(static_cast<size_t>(owner_.prompt_.earlier[index(layer, head)]));
+    }
+    const size_t kept = static_cast<size_t>(protect_.rows());
+    if (rows.size() <= kept) return {};
+    return rows.subspan(static_cast<size_t>(protect_.sink), rows.size() - kept);
+  }
+
+ private:
+  size_t index(int layer, int head) const {
+    return static_cast<size_t>(layer) * tap_.shape.heads + head;
+  }
+
+  const Compressor& owner_;
+  const LayerTap& tap_;
+  ConstMat fresh_;
+  Protect protect_;
+};
+
+Compressor::Compressor(const Policy& policy, KvStore& store)
+    : policy_(policy), store_(store), table_(everything(store.shape())) {}
+
+Compressor::Compressor(const Compressor& other, KvStore& store)
+    : policy_(other.policy_),
+      store_(store),
+      table_(other.table_),
+      stats_(other.stats_),
+      prompt_tokens_(other.prompt_tokens_),
+      tokens_(other.tokens_),
+      shift_(other.shift_),
+      steps_(other.steps_),
+      ops_(other.ops_),
+      ropes_(other.ropes_) {}
+
+// Sinks are the first rows of the session, not of a later turn.
+Protect Compressor::protect_now() const {
+  Protect protect = policy_.protect;
+  protect.sink = static_cast<int>(std::max<int64_t>(0, protect.sink - tokens_));
+  return protect;
+}
+
+void Compressor::begin_prompt(int tokens) {
+  const KvShape& shape = store_.shape();
+  store_.mark();
+  prompt_ = {};
+  prompt_.tokens = tokens;
+  prompt_.table = everything(shape);
+  prompt_.stats.rows_seen = int64_t{tokens} * shape.layers * shape.heads;
+  for (int l = 0; l < shape.layers; ++l)
+    for (int h = 0; h < shape.heads; ++h) prompt_.earlier.push_back(store_.at(l, h).rows());
+}
+
+// How many of a layer's oldest rows its sliding window hides from the token after the newest.
+int Compressor::hidden_rows(int layer, std::span<const int32_t> positions) const {
+  const int window = store_.shape().window(layer);
+  if (window == 0 || positions.empty()) return 0;
+  const int32_t last_hidden = positions.back() + 1 - window;
+  return static_cast<int>(std::ranges::upper_bound(positions, last_hidden) - positions.begin());
+}
+
+StreamPlan Compressor::end_layer(const LayerTap& given) {
+  const Timer timer(prompt_.stats.prompt_seconds);
+  const int64_t rows = static_cast<int64_t>(given.rows.positions.size());
+  PITH_CHECK(rows > 0, "a layer of a prompt has rows");
+  remember(given);
+  LayerTap tap = given;
+  tap.earlier = &store_;
+
+  std::vector<float> fresh(static_cast<size_t>(tap.shape.heads * rows));
+  const Mat scores = Mat::packed(fresh.data(), {tap.shape.heads, rows});
+  policy_.scorer->score_prompt(tap, scores);
+  policy_.budget->assign(Board(*this, tap, scores), prompt_.table);
+  write_layer(tap, scores);
+  prompt_.stats.layers_revised += revise_earlier(tap.layer);
+
+  StreamPlan next;
+  if (!policy_.router || tap.layer + 1 == tap.shape.layers) return next;
+  policy_.router->route(tap, scores, protect_now(), next);
+  if (!next.rows.empty()) {
+    if (next.rows.back() != rows - 1) next.rows.push_back(static_cast<int32_t>(rows - 1));
+    check({next.rows, {}}, static_cast<size_t>(rows), BudgetTable::kAll);
+    if (static_cast<int64_t>(next.rows.size()) == rows && !next.restart && !next.renumber)
+      next.rows.clear();  // everything travels: nothing to gather
+  }
+  if (next.renumber)
+    prompt_.renumbered = static_cast<int>(next.rows.empty() ? rows : next.rows.size());
+  if (next.restart) restart();
+  return next;
+}
+
+void Compressor::restart() {
+  store_.rewind();
+  prompt_.table = everything(store_.shape());
+  prompt_.stats.rows_kept = prompt_.stats.layers_revised = 0;
+  prompt_.stats.score_seen = prompt_.stats.score_kept = 0;
+}
+
+// Chooses among the rows of the layer for each head, and stores what is kept.
+void Compressor::write_layer(const LayerTap& tap, Mat scores) {
+  const std::span<const int32_t> positions = tap.rows.positions;
+  const int hidden = hidden_rows(tap.layer, positions);
+  const int rows = static_cast<int>(positions.size()) - hidden;
+  Protect protect = protect_now();
+  protect.sink = std::max(0, protect.sink - hidden);
+
+  std::vector<HeadPlan> plans(static_cast<size_t>(tap.shape.heads));
+  std::vector<HeadView> views;
+  for (int h = 0; h < tap.shape.heads; ++h) {
+    HeadView view{.shape = tap.shape,
+                  .layer = tap.layer,
+                  .head = h,
+                  .scores = scores.row(h).subspan(static_cast<size_t>(hidden)),
+                  .positions = positions.subspan(static_cast<size_t>(hidden)),
+                  .k = {},
+                  .v = {},
+                  .pseudo = {},
+                  .protect = protect};
+    if (policy_.reducer->needs_vectors()) {
+      view.k = rows_from(tap.ops.to_host(tap.rows.k[h]), hidden);
+      view.v = rows_from(tap.ops.to_host(tap.rows.v[h]), hidden);
+    }
+    views.push_back(view);
+  }
+  tap.ops.threads().for_each(tap.shape.heads, [&](int64_t h, int) {
+    HeadPlan& plan = plans[static_cast<size_t>(h)];
+    const int wanted = prompt_.table.at(tap.layer, static_cast<int>(h));
+    const int budget = std::max(wanted, std::min(rows, protect.rows()));
+    if (budget >= rows) {
+      plan.keep.resize(static_cast<size_t>(rows));
+      std::iota(plan.keep.begin(), plan.keep.end(), 0);
+    } else {
+      policy_.reducer->reduce(views[static_cast<size_t>(h)], budget, plan);
+    }
+    check(plan, static_cast<size_t>(rows), budget);
+    place(plan, 0, hidden);
+  });
+  for (int h = 0; h < tap.shape.heads; ++h) {
+    const HeadPlan& plan = plans[static_cast<size_t>(h)];
+    store_.at(tap.layer, h).write(tap.rows.k[h], tap.rows.v[h], positions, scores.row(h), plan);
+    prompt_.stats.rows_kept += static_cast<int64_t>(plan.keep.size());
+    if (!policy_.scorer->scores_add_up()) continue;
+    for (const float score : scores.row(h)) prompt_.stats.score_seen += score;
+    for (const int32_t row : plan.keep) prompt_.stats.score_kept += scores.row(h)[row];
+  }
+}
+
+int64_t Compressor::revise_earlier(int layer) {
+  std::vector<HeadTask> tasks;
+  int64_t layers = 0;
+  for (int l = 0; l < layer; ++l) {
+    bool revised = false;
+    for (int h = 0; h < store_.shape().heads; ++h) {
+      const int first = prompt_.earlier[static_cast<size_t>(l) * store_.shape().heads + h];
+      revised |= plan_shrink(l, h, first, 0, prompt_.table.at(l, h), protect_now(), tasks);
+    }
+    layers += revised;
+  }
+  prompt_.stats.rows_kept -= carry_out(tasks, prompt_.stats.rows_recoded);
+  return layers;
+}
+
+bool Compressor::plan_shrink(int layer, int head, int first, int hidden, int budget,
+                             Protect protect, std::vector<HeadTask>& tasks) const {
+  const int rows = store_.at(layer, head).rows() - first - hidden;
+  budget = std::max(budget, std::min(rows, protect.rows()));
+  if (rows <= budget && hidden == 0) return false;
+  HeadTask task{.layer = layer,
+                .head = head,
+                .first = first,
+                .hidden = hidden,
+                .budget = std::min(rows, budget),
+                .protect = protect,
+                .plan = {},
+                .k = {},
+                .v = {}};
+  tasks.push_back(std::move(task));
+  return true;
+}
+
+void Compressor::plan_head(HeadTask& task) const {
+  const HeadCache& cache = std::as_const(store_).at(task.layer, task.head);
+  const int skip = task.first + task.hidden;
+  const int rows = cache.rows() - skip;
+  if (rows == task.budget) {
+    task.plan.keep.resize(static_cast<size_t>(rows));
+    std::iota(task.plan.keep.begin(), task.plan.keep.end(), 0);
+    task.plan.pseudo.assign(cache.pseudo().begin(), cache.pseudo().end());
+  } else {
+    HeadView view{.shape = store_.shape(),
+                  .layer = task.layer,
+                  .head = task.head,
+                  .scores = cache.scores().subspan(static_cast<size_t>(skip)),
+                  .positions = cache.positions().subspan(static_cast<size_t>(skip)),
+                  .k = {},
+                  .v = {},
+                  .pseudo = cache.pseudo(),
+                  .protect = task.protect};
+    if (policy_.reducer->needs_vectors()) {
+      view.k = rows_from(cache.keys(task.k), skip);
+      view.v = rows_from(cache.values(task.v), skip);
+    }
+    policy_.reducer->reduce(view, task.budget, task.plan);
+  }
+  check(task.plan, static_cast<size_t>(rows), task.budget);
+  place(task.plan, task.first, task.hidden);
+  task.k = {};
+  task.v = {};
+}
+
+int64_t Compressor::carry_out(std::vector<HeadTask>& tasks, int64_t& recoded) {
+  int64_t rows = 0, dropped = 0;
+  for (const HeadTask& task : tasks) rows += store_.at(task.layer, task.head).rows();
+  const auto plan = [&](int64_t t, int) { plan_head(tasks[static_cast<size_t>(t)]); };
+  const int64_t count = static_cast<int64_t>(tasks.size());
+  if (ops_ && rows >= kRowsWorthThreads) {
+    ops_->threads().for_each(count, plan);
+  } else {
+    for (int64_t t = 0; t < count; ++t) plan(t, 0);
+  }
+  for (HeadTask& task : tasks) {
+    HeadCache& cache = store_.at(task.layer, task.head);
+    const int before = cache.rows();
+    recoded += cache.apply(task.plan);
+    dropped += before - cache.rows();
+  }
+  return dropped;
+}
+
+// Plans what a head loses outside of the layers of a prompt: rows that its window hides, `step` at
+// a time, and rows above the budget, those of earlier turns included.
+void Compressor::plan_whole(int layer, int head, int budget, int step,
+                            std::vector<HeadTask>& tasks) const {
+  int hidden = hidden_rows(layer, std::as_const(store_).at(layer, head).positions());
+  hidden -= hidden % step;
+  Protect protect = policy_.protect;
+  protect.sink = std::max(0, protect.sink - hidden);
+  plan_shrink(layer, head, 0, hidden, budget, protect, tasks);
+}
+
+void Compressor::end_prompt() {
+  {
+    const Timer timer(prompt_.stats.prompt_seconds);
+    const KvShape& shape = store_.shape();
+    std::vector<HeadTask> tasks;
+    for (int l = 0; l < shape.layers; ++l)
+      for (int h = 0; h < shape.heads; ++h)
+        plan_whole(l, h, continuing() ? prompt_.table.at(l, h) : BudgetTable::kAll, 1, tasks);
+    carry_out(tasks, prompt_.stats.rows_recoded);
+    repack(prompt_.stats.rows_recoded);
+    store_.seal(policy_.reader.get());
+  }
+  table_ = prompt_.table;
+  tokens_ += prompt_.tokens;
+  prompt_tokens_ += prompt_.tokens;
+  if (prompt_.renumbered >= 0) shift_ = tokens_ - prompt_.renumbered;
+  stats_.rows_seen += prompt_.stats.rows_seen;
+  stats_.rows_kept += prompt_.stats.rows_kept;
+  stats_.layers_revised += prompt_.stats.layers_revised;
+  stats_.rows_recoded += prompt_.stats.rows_recoded;
+  stats_.score_seen += prompt_.stats.score_seen;
+  stats_.score_kept += prompt_.stats.score_kept;
+  stats_.prompt_seconds += prompt_.stats.prompt_seconds;
+  prompt_ = {};
+}
+
+void Compressor::choose_pages(int layer, int head, ConstMat q, std::vector<int32_t>& pages) {
+  pages.clear();
+  if (!policy_.reader || policy_.reader->reads_all(layer)) return;
+  const ConstMat summaries = store_.at(layer, head).summaries();
+  if (summaries.dim[0] > 0) policy_.reader->choose(q, summaries, pages);
+}
+
+void Compressor::observe(const StepTap& tap) {
+  if (!continuing()) return;  // nobody reads the lanes again
+  policy_.scorer->score_step(tap, store_.at(tap.layer, tap.head).scores());
+}
+
+void Compressor::end_step() {
+  const Timer timer(stats_.step_seconds);
+  const KvShape& shape = store_.shape();
+  ++tokens_;
+  const bool due = continuing() && ++steps_ % policy_.reduce_every == 0;
+  if (due || !shape.windows.empty()) {
+    std::vector<HeadTask> tasks;
+    for (int l = 0; l < shape.layers; ++l)
+      for (int h = 0; h < shape.heads; ++h)
+        plan_whole(l, h, due ? table_.at(l, h) : BudgetTable::kAll, policy_.store.page_rows, tasks);
+    carry_out(tasks, stats_.rows_recoded);
+    if (due) repack(stats_.rows_recoded);
+  }
+  store_.seal(policy_.reader.get());
+}
+
+int Compressor::query_position(int tokens_seen) const {
+  if (!policy_.store.repack_positions) return static_cast<int>(tokens_seen - shift_);
+  int rows = 0;
+  for (int l = 0; l < store_.shape().layers; ++l)
+    for (int h = 0; h < store_.shape().heads; ++h)
+      rows = std::max(rows, std::as_const(store_).at(l, h).rows());
+  return rows;
+}
+
+void Compressor::remember(const LayerTap& tap) {
+  ops_ = &tap.ops;
+  ropes_.resize(static_cast<size_t>(tap.shape.layers));
+  Rope& rope = ropes_[static_cast<size_t>(tap.layer)];
+  rope = tap.rope;
+  rope.magnitude = 1;  // stored keys have it already
+}
+
+// Positions become 0, 1, 2, ... in every head. The sinks, which stay for ever, are never turned;
+// each other row is turned once per reduction that it outlives.
+void Compressor::repack(int64_t& recoded) {
+  if (!policy_.store.repack_positions) return;
+  std::vector<int32_t> positions;
+  for (int l = 0; l < store_.shape().layers; ++l) {
+    const Rope& rope = ropes_[static_cast<size_t>(l)];
+    const auto turn = [&](Mat keys, std::span<const int32_t> by) {
+      ops_->rope({keys.data, {keys.dim[0], 1, keys.dim[1]}, {keys.stride[0], keys.stride[0], 1}},
+                 by, rope, 1);
+    };
+    for (int h = 0; h < store_.shape().heads; ++h) {
+      HeadCache& cache = store_.at(l, h);
+      positions.resize(static_cast<size_t>(cache.rows()));
+      std::iota(positions.begin(), positions.end(), 0);
+      recoded += cache.repack(positions, rope.inv_freq.empty() ? TurnKeys() : TurnKeys(turn));
+    }
+  }
+}
+
+}  // namespace pith

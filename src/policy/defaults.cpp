@@ -1,0 +1,174 @@
+#include "policy/defaults.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "kernels/kernels.h"
+
+namespace pith {
+namespace {
+
+class WindowVote final : public Scorer {
+ public:
+  explicit WindowVote(const Vote& vote) : vote_(vote) {}
+  Demand demand() const override { return {.window_queries = vote_.window, .decode_probs = true}; }
+  bool scores_add_up() const override { return true; }
+
+  void score_prompt(const LayerTap& tap, Mat scores) const override {
+    const int64_t rows = static_cast<int64_t>(tap.rows.positions.size());
+    ConstCube q = tap.window_q;  // other roles may have asked for more queries
+    const int64_t window = std::min<int64_t>(vote_.window, q.dim[0]);
+    q.data += (q.dim[0] - window) * q.stride[0];
+    q.dim[0] = window;
+
+    std::vector<float> votes(static_cast<size_t>(tap.shape.query_heads * rows));
+    const Mat mass = Mat::packed(votes.data(), {tap.shape.query_heads, rows});
+    tap.ops.window_mass(
+        {.q = q, .k = tap.rows.k, .positions = tap.rows.positions, .rule = tap.rule, .out = mass});
+
+    // Rows of the window have no vote in the papers, as they always stay. Theirs is written down
+    // unpooled all the same: the lane may be asked for it while generating.
+    const size_t before = static_cast<size_t>(rows - window);
+    const int group = tap.shape.group();
+    tap.ops.threads().for_each(tap.shape.heads, [&](int64_t head, int) {
+      const std::span<float> sum = scores.row(head);
+      std::ranges::fill(sum, 0.0f);
+      for (int64_t h = head * group; h < (head + 1) * group; ++h) {
+        pool_scores(mass.row(h).first(before), vote_.width, vote_.pool);
+        for (size_t r = 0; r < sum.size(); ++r) sum[r] += mass.row(h)[r];
+      }
+    });
+  }
+
+  void score_step(const StepTap& tap, std::span<float> scores) const override {
+    for (size_t i = 0; i < tap.probs.size(); ++i)
+      scores[tap.rows.empty() ? i : static_cast<size_t>(tap.rows[i])] += tap.probs[i];
+  }
+
+ private:
+  Vote vote_;
+};
+
+// Scores count tokens from the start of the session. Positions would not do: a policy may repack
+// them, and a later turn then starts below the scores of an earlier one.
+class NewestFirst final : public Scorer {
+ public:
+  void score_prompt(const LayerTap& tap, Mat scores) const override {
+    const std::span<const int32_t> positions = tap.rows.positions;
+    for (int h = 0; h < tap.shape.heads; ++h) {
+      const std::span<const float> earlier =
+          tap.earlier ? tap.earlier->at(tap.layer, h).scores() : std::span<const float>();
+      const float first = earlier.empty() ? 0 : earlier.back() + 1;
+      const std::span<float> row = scores.row(h);
+      for (size_t r = 0; r < row.size(); ++r)
+        row[r] = first + static_cast<float>(positions[r] - positions[0]);
+    }
+  }
+
+  void score_step(const StepTap& /*tap*/, std::span<float> scores) const override {
+    const size_t n = scores.size();
+    scores[n - 1] = n > 1 ? scores[n - 2] + 1 : 0;
+  }
+};
+
+class EvenBudget final : public Budget {
+ public:
+  EvenBudget(Amount amount, int session_rows) : amount_(amount), session_rows_(session_rows) {}
+
+  void assign(const ScoreBoard& board, BudgetTable& table) const override {
+    for (int l = 0; l < table.layers; ++l)
+      for (int h = 0; h < table.heads; ++h) table.at(l, h) = rows(board, l, h);
+  }
+
+ private:
+  int rows(const ScoreBoard& board, int layer, int head) const {
+    if (amount_.share >= 1) return BudgetTable::kAll;
+    const int wanted = amount_.bytes > 0 ? session_rows_ - board.earlier_rows(layer, head)
+                                         : amount_.of(board.prompt_tokens());
+    return std::max(wanted, board.protected_rows());
+  }
+
+  Amount amount_;
+  int session_rows_;
+};
+
+class KeepEverything final : public Budget {
+ public:
+  void assign(const ScoreBoard& /*board*/, BudgetTable& table) const override {
+    std::ranges::fill(table.rows, BudgetTable::kAll);
+  }
+};
+
+class KeepBest final : public Reducer {
+ public:
+  void reduce(const HeadView& head, int budget, HeadPlan& plan) const override {
+    top_rows(head.scores, budget, head.protect, plan.keep);
+    plan.pseudo.assign(head.pseudo.begin(), head.pseudo.end());
+  }
+};
+
+}  // namespace
+
+Vote vote_options(Options& o, const Vote& fallback) {
+  Vote vote;
+  vote.window = o.count("window", fallback.window, "last prompt queries that vote", 1, 4096);
+  vote.width = o.count("width", fallback.width, "neighbours that share a vote (odd)", 1, 1023);
+  if (vote.width % 2 == 0) o.refuse("width", "odd, so that both sides have as many neighbours");
+  const std::string pool =
+      o.word("pool", fallback.pool == Pool::max ? "max" : "mean", "max|mean|none",
+             "how neighbours share: the largest vote, their mean, or not at all");
+  vote.pool = pool == "max" ? Pool::max : pool == "mean" ? Pool::mean : Pool::none;
+  return vote;
+}
+
+void protect_options(Options& o, Policy& policy, Protect fallback, int least_recent) {
+  const int sink = o.count("sink", fallback.sink, "first rows that always stay");
+  const int recent = o.count("recent", fallback.recent,
+                             "newest rows that always stay; the last "
+                             "one does anyway",
+                             least_recent);
+  policy.protect.sink = std::max(policy.protect.sink, sink);
+  policy.protect.recent = std::max(policy.protect.recent, recent);
+}
+
+void budget_option(Options& o, Policy& policy, Amount fallback) {
+  const Amount amount = o.amount(
+      "budget", fallback,
+      "what may stay: rows per head (2048), a share of the prompt (0.1) or bytes (512MiB)");
+  if (amount) policy.amount = amount;
+}
+
+std::unique_ptr<const Scorer> window_vote(const Vote& vote) {
+  return std::make_unique<WindowVote>(vote);
+}
+std::unique_ptr<const Scorer> newest_first() {
+  return std::make_unique<NewestFirst>();
+}
+std::unique_ptr<const Budget> even_budget(Amount amount, int session_rows) {
+  return std::make_unique<EvenBudget>(amount, session_rows);
+}
+std::unique_ptr<const Budget> keep_everything() {
+  return std::make_unique<KeepEverything>();
+}
+std::unique_ptr<const Reducer> keep_best() {
+  return std::make_unique<KeepBest>();
+}
+
+int rows_for_bytes(uint64_t bytes, const KvShape& shape, const StoreSpec& store) {
+  const KernelTable& kernels = active_kernels();
+  const auto page = [&](Quant quant) {
+    const size_t own = kernels.page[static_cast<size_t>(quant)].bytes(store.page_rows, shape.dim);
+    return PagePool::page_cost(own) + sizeof(Page*) + sizeof(std::byte*);
+  };
+  const uint64_t heads = static_cast<uint64_t>(shape.layers) * static_cast<uint64_t>(shape.heads);
+  // A position and a score per row; arrays that grow keep a sixteenth in reserve.
+  const uint64_t lanes = static_cast<uint64_t>(store.page_rows) * 8 * 17 / 16;
+  const uint64_t cost =
+      std::max(page(store.k), page(store.open)) + std::max(page(store.v), page(store.open)) + lanes;
+  const uint64_t pages = bytes / heads / cost;
+  return static_cast<int>(
+      std::min<uint64_t>(pages * static_cast<uint64_t>(store.page_rows), Options::kMost));
+}
+
+}  // namespace pith

@@ -1,0 +1,232 @@
+#include "policy/registry.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "policy/defaults.h"
+
+namespace pith {
+namespace {
+
+std::vector<Method>& registered() {
+  static std::vector<Method> all;
+  return all;
+}
+
+struct MethodText {
+  std::string name;
+  OptionList options;
+};
+
+[[noreturn]] void refuse(const std::string& sentence) {
+  throw Error(Errc::bad_option, sentence);
+}
+
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\r\n";
+  const size_t first = text.find_first_not_of(kSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+// The parts between separators that do not stand in double quotes.
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  bool inside = false;
+  size_t start = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '"') inside = !inside;
+    if (text[i] != separator || inside) continue;
+    parts.push_back(trimmed(text.substr(start, i - start)));
+    start = i + 1;
+  }
+  if (inside) refuse("a quote is not closed in " + quoted(text));
+  parts.push_back(trimmed(text.substr(start)));
+  return parts;
+}
+
+std::string unquoted(std::string_view value) {
+  if (value.size() >= 2 && value.front() == '"' && value.back() == '"')
+    value = value.substr(1, value.size() - 2);
+  return std::string(value);
+}
+
+MethodText parse_method(std::string_view text) {
+  const size_t colon = text.find(':');
+  MethodText method{std::string(trimmed(text.substr(0, colon))), {}};
+  if (!find_method(method.name)) {
+    std::vector<std::string_view> names;
+    std::string all;
+    for (const Method& m : methods()) {
+      names.push_back(m.name);
+      all += (all.empty() ? "" : ", ") + std::string(m.name);
+    }
+    const std::string near = closest(method.name, names);
+    refuse("no method " + quoted(method.name) +
+           (near.empty() ? "; there are " + all : "; did you mean '" + near + "'?"));
+  }
+  if (colon == std::string_view::npos) return method;
+  for (const std::string_view pair : split(text.substr(colon + 1), ',')) {
+    const size_t equals = pair.find('=');
+    const std::string_view key = trimmed(pair.substr(0, equals));
+    if (key.empty()) refuse(method.name + ": an option has no name; write key=value");
+    const std::string value =
+        equals == std::string_view::npos ? "" : unquoted(trimmed(pair.substr(equals + 1)));
+    if (value.empty()) refuse(method.name + ": " + quoted(key) + " has no value; write key=value");
+    if (value.find('"') != std::string::npos)
+      refuse(method.name + ": " + quoted(key) + " has a quote inside its value");
+    method.options.emplace_back(key, value);
+  }
+  return method;
+}
+
+std::vector<MethodText> parse_spec(std::string_view spec) {
+  if (trimmed(spec).empty()) refuse("the spec is empty; 'full' keeps every row");
+  std::vector<MethodText> parsed;
+  for (const std::string_view text : split(spec, '+')) {
+    if (text.empty()) refuse("a method is missing beside a '+' in " + quoted(trimmed(spec)));
+    parsed.push_back(parse_method(text));
+    for (size_t i = 0; i + 1 < parsed.size(); ++i)
+      if (parsed[i].name == parsed.back().name) refuse("'" + parsed[i].name + "' is named twice");
+  }
+  return parsed;
+}
+
+// Which method filled a role, to name it when another one does too.
+struct Owners {
+  std::string scorer, budget, reducer, router, reader;
+};
+
+template <class Role>
+void merge(std::unique_ptr<const Role>& into, std::unique_ptr<const Role> held, std::string& owner,
+           const std::string& method, const char* role) {
+  if (held && into) refuse("both '" + owner + "' and '" + method + "' bring a " + role);
+  if (into)
+    owner = method;
+  else
+    into = std::move(held);
+}
+
+void build(const Method& method, Options& options, const KvShape& shape, Policy& policy,
+           Owners& owners) {
+  auto scorer = std::move(policy.scorer);
+  auto budget = std::move(policy.budget);
+  auto reducer = std::move(policy.reducer);
+  auto router = std::move(policy.router);
+  auto reader = std::move(policy.reader);
+  method.build(options, shape, policy);
+  options.finish();
+  const std::string name(method.name);
+  merge(policy.scorer, std::move(scorer), owners.scorer, name, "scorer");
+  merge(policy.budget, std::move(budget), owners.budget, name, "budget");
+  merge(policy.reducer, std::move(reducer), owners.reducer, name, "reducer");
+  merge(policy.router, std::move(router), owners.router, name, "router");
+  merge(policy.reader, std::move(reader), owners.reader, name, "reader");
+}
+
+void unite(Demand& into, const Demand& other) {
+  if (into.prompt_mass != Mass::none && other.prompt_mass != Mass::none &&
+      into.prompt_mass != other.prompt_mass)
+    refuse("the scorer and the router of the spec add up attention in different ways");
+  into.window_queries = std::max(into.window_queries, other.window_queries);
+  if (other.prompt_mass != Mass::none) into.prompt_mass = other.prompt_mass;
+  into.decode_probs |= other.decode_probs;
+  into.hidden |= other.hidden;
+}
+
+// The even budget of a spec that names an amount.
+std::unique_ptr<const Budget> amount_budget(const Options& options, const Policy& policy,
+                                            const KvShape& shape) {
+  const Amount& amount = policy.amount;
+  const int least = policy.protect.rows();
+  const std::string kept = std::to_string(least) + " rows (sink + recent always stay)";
+  if (amount.rows > 0 && amount.rows < least) options.refuse("budget", "at least " + kept);
+  int session_rows = 0;
+  if (amount.bytes > 0) {
+    session_rows = rows_for_bytes(amount.bytes, shape, policy.store);
+    if (session_rows < least)
+      options.refuse("budget", "more than " + amount.text() + ", enough for " + kept);
+  }
+  return even_budget(amount, session_rows);
+}
+
+// Fills the roles that no method brought.
+void complete(const Options& first, Policy& policy, const Owners& owners, const KvShape& shape) {
+  const std::string& chooser = owners.scorer.empty() ? owners.reducer : owners.scorer;
+  if (!policy.budget && !policy.amount && !chooser.empty()) refuse(chooser + ": needs budget=...");
+  const bool scores_matter = policy.budget || policy.router || policy.reducer ||
+                             (policy.amount && policy.amount.share < 1);
+  if (!policy.scorer) policy.scorer = scores_matter ? window_vote(policy.vote) : newest_first();
+  if (!policy.budget)
+    policy.budget = policy.amount ? amount_budget(first, policy, shape) : keep_everything();
+  if (!policy.reducer) policy.reducer = keep_best();
+}
+
+}  // namespace
+
+RegisterMethod::RegisterMethod(const Method& method) {
+  std::vector<Method>& all = registered();
+  const auto at = std::ranges::lower_bound(all, method.name, {}, &Method::name);
+  PITH_CHECK(at == all.end() || at->name != method.name, "a method's name is used once");
+  all.insert(at, method);
+}
+
+std::span<const Method> methods() {
+  return registered();
+}
+
+const Method* find_method(std::string_view name) {
+  const auto it = std::ranges::find(registered(), name, &Method::name);
+  return it == registered().end() ? nullptr : &*it;
+}
+
+Demand Policy::demand() const {
+  Demand demand = scorer->demand();
+  if (router) unite(demand, router->demand());
+  demand.decode_probs &= reduce_every > 0;
+  return demand;
+}
+
+void read_common_options(Options& o, Policy& policy) {
+  const CommonOptions& common = o.common();
+  if (!common.was_read("budget")) budget_option(o, policy, {});
+  if (!common.was_read("recent")) protect_options(o, policy, {.sink = 0, .recent = 32});
+  policy.protect.recent = std::max(policy.protect.recent, 1);
+  if (!common.was_read("reduce_every"))
+    policy.reduce_every = o.count("reduce_every", policy.reduce_every,
+                                  "generated tokens between reductions; 0: the prompt only");
+  if (!common.was_read("page"))
+    policy.store.page_rows =
+        o.count("page", policy.store.page_rows, "rows of a page", kLeastPageRows, kMostPageRows);
+  if (!common.was_read("cache")) {
+    const std::string format = o.word("cache", "f16", "f16|f32", "format of plain rows");
+    const Quant quant = format == "f32" ? Quant::f32 : Quant::f16;
+    policy.store.k = policy.store.v = policy.store.open = quant;
+  }
+}
+
+std::shared_ptr<const Policy> make_policy(std::string_view spec, const KvShape& shape,
+                                          std::string_view model_digest) {
+  std::vector<MethodText> parsed = parse_spec(spec);
+  CommonOptions common;
+  std::vector<Options> options;  // all of them first: common options may stand behind any method
+  for (MethodText& method : parsed)
+    options.emplace_back(method.name, std::move(method.options), common, model_digest);
+
+  auto policy = std::make_shared<Policy>();
+  Owners owners;
+  for (size_t i = 0; i < parsed.size(); ++i)
+    build(*find_method(parsed[i].name), options[i], shape, *policy, owners);
+  const std::string named = options[0].canonical();
+  read_common_options(options[0], *policy);
+  complete(options[0], *policy, owners, shape);
+
+  std::string tail = Options::canonical(common);
+  if (!tail.empty() && named.find(':') == std::string::npos) tail[0] = ':';
+  policy->spec = named + tail;
+  for (size_t i = 1; i < options.size(); ++i) policy->spec += "+" + options[i].canonical();
+  (void)policy->demand();  // refuses roles that cannot live together
+  return policy;
+}
+
+}  // namespace pith

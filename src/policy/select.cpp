@@ -1,0 +1,101 @@
+#include "policy/select.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "base/error.h"
+
+namespace pith {
+
+void top_rows(std::span<const float> scores, int budget, Protect protect,
+              std::vector<int32_t>& out) {
+  const int n = static_cast<int>(scores.size());
+  const int sink = std::clamp(protect.sink, 0, n);
+  const int recent = std::clamp(protect.recent, 0, n - sink);
+  budget = std::clamp(budget, sink + recent, n);
+
+  std::vector<int32_t> middle(static_cast<size_t>(n - sink - recent));
+  std::iota(middle.begin(), middle.end(), sink);
+  const auto score = [&](int32_t row) {
+    return std::isnan(scores[row]) ? -std::numeric_limits<float>::infinity() : scores[row];
+  };
+  const auto better = [&](int32_t a, int32_t b) {
+    const float x = score(a), y = score(b);
+    return x != y ? x > y : a < b;
+  };
+  const auto cut = middle.begin() + (budget - sink - recent);
+  if (cut != middle.end()) std::nth_element(middle.begin(), cut, middle.end(), better);
+  middle.erase(cut, middle.end());
+  std::ranges::sort(middle);
+
+  out.resize(static_cast<size_t>(budget));
+  std::iota(out.begin(), out.begin() + sink, 0);
+  std::ranges::copy(middle, out.begin() + sink);
+  std::iota(out.end() - recent, out.end(), n - recent);
+}
+
+void top_rows(std::span<const float> scores, int budget, std::vector<int32_t>& out) {
+  top_rows(scores, budget, {.sink = 0, .recent = 0}, out);
+}
+
+std::vector<int> share_out(std::span<const double> weights, std::span<const int> caps, int total) {
+  PITH_CHECK(weights.size() == caps.size(), "every part has a weight and a cap");
+  const size_t n = weights.size();
+  std::vector<int> part(n);
+  std::vector<size_t> open;  // parts below their caps
+  for (size_t i = 0; i < n; ++i)
+    if (caps[i] > 0) open.push_back(i);
+  const auto weight = [&](size_t i) {
+    return std::isfinite(weights[i]) && weights[i] > 0 ? weights[i] : 0.0;
+  };
+
+  // Parts whose share exceeds their cap are filled first; what they leave is shared anew.
+  std::vector<double> share(n);
+  int left = std::max(0, total);
+  for (bool filled = true; filled && left > 0 && !open.empty();) {
+    double sum = 0;
+    for (const size_t i : open) sum += weight(i);
+    for (const size_t i : open)
+      share[i] = sum > 0 ? left * (weight(i) / sum) : left / static_cast<double>(open.size());
+    filled = false;
+    for (const size_t i : open) {
+      if (share[i] < caps[i]) continue;
+      part[i] = caps[i];
+      filled = true;
+    }
+    if (!filled) break;
+    std::erase_if(open, [&](size_t i) { return part[i] == caps[i]; });
+    left = std::max(0, total) - std::accumulate(part.begin(), part.end(), 0);
+  }
+  if (left <= 0 || open.empty()) return part;
+
+  std::vector<std::pair<double, size_t>> rest;  // (-remainder, index)
+  for (const size_t i : open) {
+    part[i] = static_cast<int>(share[i]);
+    left -= part[i];
+    rest.emplace_back(part[i] - share[i], i);
+  }
+  std::ranges::sort(rest);
+  for (size_t r = 0; left > 0 && r < rest.size(); ++r, --left) ++part[rest[r].second];
+  return part;
+}
+
+void pool_scores(std::span<float> scores, int width, Pool pool) {
+  if (pool == Pool::none || width < 2 || scores.empty()) return;
+  PITH_CHECK(width % 2 == 1, "a row has as many neighbours before as after it");
+  const std::vector<float> in(scores.begin(), scores.end());
+  const int n = static_cast<int>(in.size()), reach = width / 2;
+  for (int i = 0; i < n; ++i) {
+    float best = in[i], sum = 0;
+    for (int j = std::max(0, i - reach); j <= std::min(n - 1, i + reach); ++j) {
+      best = std::max(best, in[j]);
+      sum += in[j];
+    }
+    scores[i] = pool == Pool::max ? best : sum / static_cast<float>(width);
+  }
+}
+
+}  // namespace pith
