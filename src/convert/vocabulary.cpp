@@ -13,18 +13,28 @@ void Vocabulary::set(int32_t id, std::string text, TokenKind kind, float score) 
 }
 
 void Vocabulary::pad_to(int size) {
-  // Far below every learned score, so that no merge ever prefers an unused token.
-  constexpr float kUnusedScore = -1e9f;
   for (int id = this->size(); id < size; ++id) {
     tokens.push_back("[PAD" + std::to_string(id) + "]");
     kinds.push_back(TokenKind::unused);
-    if (model == "llama") scores.push_back(kUnusedScore);
+    if (model == "llama") scores.push_back(kNeverMerged);
   }
 }
 
 int32_t Vocabulary::id_of(const std::string& text) const {
   const auto it = std::ranges::find(tokens, text);
   return it == tokens.end() ? -1 : static_cast<int32_t>(it - tokens.begin());
+}
+
+void add_token(Vocabulary& v, int32_t id, std::string text, bool special) {
+  if (id == v.unknown && v.model == "llama") return;  // stays the unknown token
+  if (!special && v.model == "llama") {
+    // Added tokens are matched before spaces become marks, so they are kept with spaces.
+    constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
+    for (size_t at; (at = text.find(kSpaceMark)) != std::string::npos;)
+      text.replace(at, kSpaceMark.size(), " ");
+  }
+  v.set(id, std::move(text), special ? TokenKind::control : TokenKind::user_defined,
+        Vocabulary::kNeverMerged);
 }
 
 void write_vocabulary(GgufWriter& out, const Vocabulary& v) {

@@ -34,11 +34,16 @@ struct Vocabulary {
   std::vector<std::pair<std::string, std::string>> named_templates;  // besides chat_template
 
   int size() const { return static_cast<int>(tokens.size()); }
+  // Of tokens that no merge may make: far below every learned score.
+  static constexpr float kNeverMerged = -1e9f;
   // Sets token `id`, growing the vocabulary with unused tokens up to it.
   void set(int32_t id, std::string text, TokenKind kind, float score = 0);
   void pad_to(int size);                         // with unused tokens "[PAD17]"
   int32_t id_of(const std::string& text) const;  // the first; -1: none. Linear.
 };
+
+// A token matched in text as a whole: special ones only when asked to.
+void add_token(Vocabulary& vocabulary, int32_t id, std::string text, bool special);
 
 void write_vocabulary(GgufWriter& out, const Vocabulary& vocabulary);
 

@@ -64,5 +64,12 @@ TEST(ConvertedModel, Stories3mAnswersAsItsGoldenFileSays) {
   expect_golden(out, read_golden(data_path("stories3m/golden.json")));
 }
 
+TEST(ConvertedModel, TinyStories656kAnswersAsItsGoldenFileSays) {
+  PITH_NEEDS_DATA("tinystories-656k/golden.json");
+  const std::string out = fresh_folder() + "model.gguf";
+  convert_hugging_face(data_path("tinystories-656k"), out, DType::f32);
+  expect_golden(out, read_golden(data_path("tinystories-656k/golden.json")));
+}
+
 }  // namespace
 }  // namespace pith::test
