@@ -37,7 +37,7 @@ constexpr ForeignFormat kForeign[] = {
 
 }  // namespace
 
-std::string quoted(std::string_view name) {
+std::string shown_name(std::string_view name) {
   constexpr size_t kShown = 80;
   static constexpr char kHex[] = "0123456789abcdef";
   std::string out = "'";

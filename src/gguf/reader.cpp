@@ -197,7 +197,7 @@ class Reader final : public GgufFile {
     if (!is_integer(entry.type)) wrong_type(entry, "an integer");
     int64_t value = 0;
     if (!load_integer(entry.type, entry.raw.data(), value))
-      fail(quoted(key) + " is too large for a 64-bit integer");
+      fail(shown_name(key) + " is too large for a 64-bit integer");
     return value;
   }
   int64_t integer(std::string_view key, int64_t fallback) const override {
@@ -208,7 +208,7 @@ class Reader final : public GgufFile {
     const GgufEntry& entry = need(key);
     if (!is_number(entry.type)) wrong_type(entry, "a number");
     const double value = load_number(entry.type, entry.raw.data());
-    if (!std::isfinite(value)) fail(quoted(key) + " is not a finite number");
+    if (!std::isfinite(value)) fail(shown_name(key) + " is not a finite number");
     return value;
   }
   double number(std::string_view key, double fallback) const override {
@@ -253,7 +253,7 @@ class Reader final : public GgufFile {
     std::vector<int64_t> values(entry.count);
     for (uint64_t i = 0; i < entry.count; ++i)
       if (!load_integer(entry.element, entry.raw.data() + i * step, values[i]))
-        fail("element " + std::to_string(i) + " of " + quoted(key) +
+        fail("element " + std::to_string(i) + " of " + shown_name(key) +
              " is too large for a 64-bit integer");
     return values;
   }
@@ -272,14 +272,14 @@ class Reader final : public GgufFile {
 
   const GgufTensor& tensor(std::string_view name) const override {
     const GgufTensor* found = find_tensor(name);
-    if (found == nullptr) fail("the tensor " + quoted(name) + " is missing");
+    if (found == nullptr) fail("the tensor " + shown_name(name) + " is missing");
     return *found;
   }
 
   WeightMatrix matrix(std::string_view name, int64_t rows, int64_t cols) const override {
     const GgufTensor& t = tensor(name);
     if (t.dims[0] != cols || t.rows() != rows)
-      fail("the tensor " + quoted(name) + " has " + std::to_string(t.rows()) + " rows of " +
+      fail("the tensor " + shown_name(name) + " has " + std::to_string(t.rows()) + " rows of " +
            std::to_string(t.dims[0]) + ", but the model's metadata asks for " +
            std::to_string(rows) + " of " + std::to_string(cols));
     return {.dtype = t.dtype, .data = t.data.data(), .rows = rows, .cols = cols};
@@ -288,10 +288,10 @@ class Reader final : public GgufFile {
   std::span<const float> floats(std::string_view name, int64_t count) const override {
     const GgufTensor& t = tensor(name);
     if (t.dtype != DType::f32)
-      fail("the tensor " + quoted(name) + " is " + std::string(traits(t.dtype).name) +
+      fail("the tensor " + shown_name(name) + " is " + std::string(traits(t.dtype).name) +
            ", but must be F32");
     if (t.elements() != count)
-      fail("the tensor " + quoted(name) + " has " + std::to_string(t.elements()) +
+      fail("the tensor " + shown_name(name) + " has " + std::to_string(t.elements()) +
            " elements, but the model's metadata asks for " + std::to_string(count));
     return {reinterpret_cast<const float*>(t.data.data()), static_cast<size_t>(count)};
   }
@@ -301,7 +301,7 @@ class Reader final : public GgufFile {
     throw Error(Errc::bad_file, path_ + ": " + why);
   }
   [[noreturn]] void wrong_type(const GgufEntry& entry, const std::string& wanted) const {
-    fail(quoted(entry.key) + " is " + type_words(entry) + ", but must be " + wanted);
+    fail(shown_name(entry.key) + " is " + type_words(entry) + ", but must be " + wanted);
   }
 
   const GgufEntry* find(std::string_view key) const {
@@ -318,7 +318,7 @@ class Reader final : public GgufFile {
   }
   const GgufEntry& need(std::string_view key) const {
     const GgufEntry* entry = find(key);
-    if (entry == nullptr) fail("the key " + quoted(key) + " is missing");
+    if (entry == nullptr) fail("the key " + shown_name(key) + " is missing");
     return *entry;
   }
   const GgufEntry& need_array(std::string_view key, const char* of) const {
@@ -384,25 +384,25 @@ void Reader::parse_header(Cursor& cursor) {
 }
 
 GgufType Reader::parse_type(Cursor& cursor, std::string_view key) {
-  const uint32_t type = cursor.read<uint32_t>([&] { return "the type of " + quoted(key); });
+  const uint32_t type = cursor.read<uint32_t>([&] { return "the type of " + shown_name(key); });
   if (type > static_cast<uint32_t>(GgufType::f64))
-    cursor.fail(quoted(key) + " has the unknown type " + std::to_string(type));
+    cursor.fail(shown_name(key) + " has the unknown type " + std::to_string(type));
   return static_cast<GgufType>(type);
 }
 
 void Reader::parse_value(Cursor& cursor, GgufEntry& entry) {
-  const auto value = [&] { return "the value of " + quoted(entry.key); };
+  const auto value = [&] { return "the value of " + shown_name(entry.key); };
   const GgufType type = entry.element;
   const uint64_t start = cursor.position();
   if (type == GgufType::string) {
     if (entry.count > cursor.left() / sizeof(uint64_t))
-      cursor.fail(quoted(entry.key) + " promises " + std::to_string(entry.count) +
+      cursor.fail(shown_name(entry.key) + " promises " + std::to_string(entry.count) +
                   " strings, more than the rest of the file can hold");
     for (uint64_t i = 0; i < entry.count; ++i) cursor.read_string(value);
   } else {
     const uint64_t step = scalar_bytes(type);
     if (entry.count > cursor.left() / step)
-      cursor.fail(quoted(entry.key) + " promises " + std::to_string(entry.count) +
+      cursor.fail(shown_name(entry.key) + " promises " + std::to_string(entry.count) +
                   " values, more than the rest of the file can hold");
     cursor.take(entry.count * step, value);
   }
@@ -422,19 +422,19 @@ void Reader::parse_entries(Cursor& cursor) {
     entry.count = 1;
     if (entry.type == GgufType::array) {
       entry.element = parse_type(cursor, entry.key);
-      entry.count = cursor.read<uint64_t>([&] { return "the length of " + quoted(entry.key); });
+      entry.count = cursor.read<uint64_t>([&] { return "the length of " + shown_name(entry.key); });
       if (entry.element == GgufType::array)
-        cursor.fail(quoted(entry.key) + " is an array of arrays, which is not supported",
+        cursor.fail(shown_name(entry.key) + " is an array of arrays, which is not supported",
                     Errc::unsupported);
     }
     parse_value(cursor, entry);
     if (entry.type == GgufType::boolean && load<uint8_t>(entry.raw.data()) > 1)
-      cursor.fail(quoted(entry.key) + " is a boolean, but neither 0 nor 1");
+      cursor.fail(shown_name(entry.key) + " is a boolean, but neither 0 nor 1");
     entries_.push_back(entry);
     names.push_back(entry.key);
   }
   if (const int64_t twice = sort_names(names, entry_order_); twice >= 0)
-    cursor.fail("the key " + quoted(names[static_cast<size_t>(twice)]) + " comes twice");
+    cursor.fail("the key " + shown_name(names[static_cast<size_t>(twice)]) + " comes twice");
   if (!has("general.alignment")) return;
   const int64_t alignment = integer("general.alignment");
   if (alignment < 8 || !std::has_single_bit(static_cast<uint64_t>(alignment)) ||
@@ -456,28 +456,28 @@ uint64_t Reader::parse_tensors(Cursor& cursor, std::vector<uint64_t>& offsets) {
                   std::to_string(kMaxNameBytes) + " are allowed");
     const uint32_t rank = cursor.read<uint32_t>(where);
     if (rank < 1 || rank > 4)
-      cursor.fail("the tensor " + quoted(tensor.name) + " has " + std::to_string(rank) +
+      cursor.fail("the tensor " + shown_name(tensor.name) + " has " + std::to_string(rank) +
                   " dimensions; 1 to 4 are allowed");
     uint64_t elements = 1;
     for (uint32_t d = 0; d < rank; ++d) {
       const uint64_t dim = cursor.read<uint64_t>(where);
       // 2^60 elements of at most 4 bytes still fit into 64 bits.
       if (dim == 0 || dim > (uint64_t{1} << 60) / elements)
-        cursor.fail("dimension " + std::to_string(d) + " of the tensor " + quoted(tensor.name) +
+        cursor.fail("dimension " + std::to_string(d) + " of the tensor " + shown_name(tensor.name) +
                     " is " + std::to_string(dim) + (dim == 0 ? "" : ", too large for any file"));
       elements *= dim;
       tensor.dims.push_back(static_cast<int64_t>(dim));
     }
     const uint32_t type = cursor.read<uint32_t>(where);
     if (!known(type))
-      cursor.fail("the tensor " + quoted(tensor.name) + " has the format " +
+      cursor.fail("the tensor " + shown_name(tensor.name) + " has the format " +
                       foreign_format_name(type) + ", which is not supported; supported are " +
                       supported_format_names(),
                   Errc::unsupported);
     tensor.dtype = static_cast<DType>(type);
     const DTypeTraits& format = traits(tensor.dtype);
     if (tensor.dims[0] % format.block_elements != 0)
-      cursor.fail("the rows of the tensor " + quoted(tensor.name) + " have " +
+      cursor.fail("the rows of the tensor " + shown_name(tensor.name) + " have " +
                   std::to_string(tensor.dims[0]) + " elements, not a multiple of the " +
                   std::to_string(format.block_elements) + " of a " + std::string(format.name) +
                   " block");
@@ -486,7 +486,7 @@ uint64_t Reader::parse_tensors(Cursor& cursor, std::vector<uint64_t>& offsets) {
     names.push_back(tensors_.back().name);
   }
   if (const int64_t twice = sort_names(names, tensor_order_); twice >= 0)
-    cursor.fail("the tensor " + quoted(names[static_cast<size_t>(twice)]) + " comes twice");
+    cursor.fail("the tensor " + shown_name(names[static_cast<size_t>(twice)]) + " comes twice");
   return cursor.position();
 }
 
@@ -500,11 +500,11 @@ void Reader::place_tensors(const Cursor& cursor, const std::vector<uint64_t>& of
                            static_cast<uint64_t>(format.block_elements) *
                            static_cast<uint64_t>(format.block_bytes);
     if (offsets[i] % alignment_ != 0)
-      cursor.fail("the data of the tensor " + quoted(t.name) + " begins at offset " +
+      cursor.fail("the data of the tensor " + shown_name(t.name) + " begins at offset " +
                   std::to_string(offsets[i]) + ", not a multiple of the alignment " +
                   std::to_string(alignment_));
     if (offsets[i] > data_bytes || bytes > data_bytes - offsets[i])
-      cursor.fail("the tensor " + quoted(t.name) + " needs " + std::to_string(bytes) +
+      cursor.fail("the tensor " + shown_name(t.name) + " needs " + std::to_string(bytes) +
                   " bytes at offset " + std::to_string(offsets[i]) + ", but the file has only " +
                   std::to_string(data_bytes) + " bytes of data; it is truncated");
     t.data = bytes_.subspan(start + offsets[i], bytes);

@@ -69,7 +69,8 @@ struct GgufWriter::State {
     PITH_CHECK(!begun, "metadata is set before begin");
     PITH_CHECK(!key.empty(), "a key has a name");
     if (!keys.emplace(key).second)
-      throw Error(Errc::bad_file, path + ": the key " + quoted(key) + " would be written twice");
+      throw Error(Errc::bad_file,
+                  path + ": the key " + shown_name(key) + " would be written twice");
     append_string(entries, key);
     append(entries, static_cast<uint32_t>(type));
     ++entry_count;
@@ -160,7 +161,7 @@ void GgufWriter::add_tensor(std::string_view name, DType dtype, std::span<const 
   PITH_CHECK(!name.empty() && !dims.empty() && dims.size() <= 4, "a tensor has 1 to 4 dimensions");
   if (!s.names.emplace(name).second)
     throw Error(Errc::bad_file,
-                s.path + ": the tensor " + quoted(name) + " would be written twice");
+                s.path + ": the tensor " + shown_name(name) + " would be written twice");
   append_string(s.tensors, name);
   append(s.tensors, static_cast<uint32_t>(dims.size()));
   uint64_t bytes = row_bytes(dtype, dims[0]);
