@@ -32,6 +32,12 @@ class CountedArray {
     return *this;
   }
   ~CountedArray() { clear(); }
+  CountedArray clone() const {
+    CountedArray copy(*pool_, what_);
+    if (size_ > 0) copy.set_capacity(size_);
+    copy.append(span());
+    return copy;
+  }
 
   size_t size() const { return size_; }
   size_t capacity() const { return capacity_; }
@@ -40,7 +46,7 @@ class CountedArray {
   const T* data() const { return data_; }
   T& operator[](size_t i) { return data_[i]; }
   const T& operator[](size_t i) const { return data_[i]; }
-  T& back() { return data_[size_ - 1]; }
+  const T& back() const { return data_[size_ - 1]; }
   std::span<T> span() { return {data_, size_}; }
   std::span<const T> span() const { return {data_, size_}; }
 

@@ -50,7 +50,7 @@ class PagePool {
   // A page with one owner. The caller has made sure that page_cost(bytes) is free. Throws
   // no_memory if the system refuses memory that the limit allows.
   Page* acquire(size_t bytes, MemoryClass what);
-  void share(Page* page) { ++page->owners; }
+  void share(Page* page);    // one owner more
   void release(Page* page);  // by one owner
 
   // Memory that is not pages. `charge` is like acquire: the caller has asked before.
@@ -63,6 +63,7 @@ class PagePool {
   size_t used_bytes(MemoryClass what) const;
   size_t peak_bytes() const;  // of used_bytes since the last reset_peak
   void reset_peak();
+  size_t shared_pages() const;    // pages with several owners
   size_t mapped_bytes() const;    // address space of all slabs
   size_t resident_bytes() const;  // of it, pages in use and freed pages not given back yet
 

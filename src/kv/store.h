@@ -113,38 +113,35 @@ class HeadCache {
     CountedArray<const std::byte*> k, v;
     CountedArray<int32_t> positions, rows;
   };
-  struct Needs {  // of one more write or step
-    size_t bytes = 0;
-    size_t passing = 0;  // on top while it happens, once for all heads
-  };
-
   HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool, int index);
+  HeadCache(const HeadCache& other);  // a fork
 
+  static void check_plan(std::span<const int32_t> keep, int64_t rows);
   size_t open_bytes() const;
-  int open_count() const { return rows() - sealed_rows(); }
-  std::span<Page* const> pages(const Side& side) const { return side.pages.span(); }
+  size_t pseudo_cost() const;
 
   void fill(Side& side, ConstMat x, std::span<const int32_t> keep);
+  static void set_page(Side& side, int page, Page* with);
   Page* writable(Side& side, int page);
-  void set_page(Side& side, int page, Page* with);
-  void add_pseudo(std::span<const PseudoRow> rows);
   void set_pseudo(std::vector<PseudoRow> rows);
   void hold_chosen();
+  void summarise(int page);
+  void code_page(const Side& side, const float* rows, std::byte* page) const;
+  void decode_page(const Side& side, int page, int first, int rows, float* out) const;
+  ConstMat plain_copy(const Side& side, std::vector<float>& scratch) const;
 
   int keep_rows(std::span<const int32_t> keep);
-  int compact(Side& side, std::span<const int32_t> keep, int sealed_after);
-  void gather_coded(const Side& side, std::span<const int32_t> rows, float* out) const;
-  void gather_plain(const Side& side, std::span<const int32_t> rows, std::byte* out) const;
-  void decode_page(const Side& side, int page, int first, int rows, float* out) const;
-  void code_page(const Side& side, const float* rows, std::byte* page) const;
-  void summarise(int page);
-  ConstMat plain_copy(const Side& side, std::vector<float>& scratch) const;
+  int whole_page(std::span<const int32_t> keep, int page) const;
+  int compact(Side& side, std::span<const int32_t> keep, int from, int sealed_after);
+  void gather_coded(const Side& side, std::span<const int32_t> rows, std::byte* page) const;
+  void gather_plain(const Side& side, std::span<const int32_t> rows, std::byte* page) const;
 
   void mark();
   void rewind();
-  HeadCache fork() const;
+  Side forked(const Side& side) const;
 
-  size_t write_bytes(int added, bool pseudo) const;
+  size_t write_bytes(int added, bool with_pseudo) const;
+  size_t pseudo_bytes() const;
   size_t seal_bytes(int added, int summary_floats) const;
   size_t seal_passing() const;
   size_t fork_bytes() const;
@@ -175,7 +172,7 @@ class HeadCache {
 class KvStore {
  public:
   KvStore(const KvShape& shape, const StoreSpec& spec, PagePool& pool);  // spec and pool outlive it
-  KvStore(const KvStore&) = delete;
+  KvStore& operator=(const KvStore&) = delete;
   ~KvStore();
   const KvShape& shape() const { return shape_; }
   HeadCache& at(int layer, int head) { return heads_[layer * shape_.heads + head]; }
@@ -201,7 +198,7 @@ class KvStore {
   size_t bytes_for_fork() const;
 
  private:
-  KvStore(const KvStore& other, std::vector<HeadCache> heads);
+  KvStore(const KvStore& other);  // a fork
   KvShape shape_;
   const StoreSpec& spec_;
   PagePool& pool_;

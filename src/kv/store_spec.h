@@ -17,6 +17,10 @@ struct Basis {
   std::vector<float> up;    // [rank, dim]
 };
 
+// Plain rows [count, dim] to coordinates [count, rank], and back.
+void to_basis(const Basis& basis, const float* rows, int count, float* out);
+void from_basis(const Basis& basis, const float* coordinates, int count, float* out);
+
 struct BasisTable {
   int heads = 0;
   std::vector<Basis> k, v;  // [layers * heads]

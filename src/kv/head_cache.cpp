@@ -1,0 +1,461 @@
+// Rows come in, full pages are sealed, kernels are told what to read; and what each of these may
+// need from the pool. How rows leave is in head_reduce.cpp.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "kernels/kernels.h"
+#include "kv/store.h"
+
+namespace pith {
+namespace {
+
+const Basis* basis_of(const std::vector<Basis>& table, int index) {
+  const Basis& basis = table.at(static_cast<size_t>(index));
+  return basis.rank > 0 ? &basis : nullptr;
+}
+
+}  // namespace
+
+HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool, int index)
+    : spec_(&spec),
+      pool_(&pool),
+      open_(&active_kernels().page[static_cast<size_t>(spec.open)]),
+      dim_(shape.dim),
+      page_rows_(spec.page_rows),
+      positions_(pool, MemoryClass::lanes),
+      scores_(pool, MemoryClass::lanes),
+      summaries_(pool, MemoryClass::summaries),
+      chosen_{{pool, MemoryClass::lanes},
+              {pool, MemoryClass::lanes},
+              {pool, MemoryClass::lanes},
+              {pool, MemoryClass::lanes}},
+      pseudo_k_(pool, MemoryClass::pseudo),
+      pseudo_v_(pool, MemoryClass::pseudo),
+      pseudo_log_weight_(pool, MemoryClass::pseudo) {
+  PITH_CHECK(spec.page_rows > 0 && spec.tail_rows >= 0 && spec.pseudo_rows >= 0,
+             "a store spec counts rows");
+  PITH_CHECK(spec.open == Quant::f16 || spec.open == Quant::f32, "open rows are plain");
+  const auto set_up = [&](Side& side, MemoryClass what, Quant quant, const Basis* basis) {
+    PITH_CHECK(basis == nullptr || basis->dim == dim_, "a basis fits its head");
+    side.what = what;
+    side.sealed = &active_kernels().page[static_cast<size_t>(quant)];
+    side.basis = basis;
+    side.dim = basis ? basis->rank : dim_;
+    side.moves = quant == spec.open && basis == nullptr;
+    side.sealed_bytes = side.sealed->bytes(page_rows_, side.dim);
+    side.pages = {pool, MemoryClass::lanes};
+    side.data = {pool, MemoryClass::lanes};
+  };
+  const BasisTable* bases = spec.basis.get();
+  set_up(k_, MemoryClass::pages_k, spec.k, bases ? basis_of(bases->k, index) : nullptr);
+  set_up(v_, MemoryClass::pages_v, spec.v, bases ? basis_of(bases->v, index) : nullptr);
+}
+
+HeadCache::HeadCache(const HeadCache& other)
+    : spec_(other.spec_),
+      pool_(other.pool_),
+      open_(other.open_),
+      dim_(other.dim_),
+      page_rows_(other.page_rows_),
+      k_(forked(other.k_)),
+      v_(forked(other.v_)),
+      sealed_(other.sealed_),
+      positions_(other.positions_.clone()),
+      scores_(other.scores_.clone()),
+      summary_(other.summary_),
+      summary_floats_(other.summary_floats_),
+      summaries_(other.summaries_.clone()),
+      chosen_{{*pool_, MemoryClass::lanes},
+              {*pool_, MemoryClass::lanes},
+              {*pool_, MemoryClass::lanes},
+              {*pool_, MemoryClass::lanes}},
+      pseudo_k_(*pool_, MemoryClass::pseudo),
+      pseudo_v_(*pool_, MemoryClass::pseudo),
+      pseudo_log_weight_(*pool_, MemoryClass::pseudo),
+      marked_rows_(other.marked_rows_),
+      marked_pseudo_(other.marked_pseudo_),
+      pseudo_replaced_(other.pseudo_replaced_),
+      pseudo_before_(other.pseudo_before_) {
+  pool_->charge(pseudo_before_.size() * pseudo_cost(), MemoryClass::pseudo);
+  if (!other.pseudo_.empty()) set_pseudo(other.pseudo_);
+  hold_chosen();
+}
+
+HeadCache::Side HeadCache::forked(const Side& side) const {
+  Side copy{.what = side.what,
+            .sealed = side.sealed,
+            .basis = side.basis,
+            .dim = side.dim,
+            .moves = side.moves,
+            .sealed_bytes = side.sealed_bytes,
+            .pages = side.pages.clone(),
+            .data = side.data.clone()};
+  for (Page* page : copy.pages.span()) pool_->share(page);
+  return copy;
+}
+
+size_t HeadCache::fork_bytes() const {
+  const auto clone_bytes = [](const auto& array) { return array.size() * sizeof(array[0]); };
+  const CountedArray<float> none;
+  size_t bytes = clone_bytes(positions_) + clone_bytes(scores_) + clone_bytes(summaries_) +
+                 (pseudo_.size() + pseudo_before_.size()) * pseudo_cost() +
+                 2 * none.growth(pseudo_k_.size()) + none.growth(pseudo_.size());
+  for (const Side* side : {&k_, &v_}) bytes += clone_bytes(side->pages) + clone_bytes(side->data);
+  if (summary_)
+    bytes += 2 * CountedArray<const std::byte*>().growth(static_cast<size_t>(sealed_)) +
+             2 * none.growth(positions_.size());
+  return bytes;
+}
+
+HeadCache::~HeadCache() {
+  for (Side* side : {&k_, &v_})
+    for (Page* page : side->pages.span())
+      if (page != nullptr) pool_->release(page);  // null: a change was cut short by no_memory
+  if (pool_ != nullptr)
+    pool_->refund((pseudo_.size() + pseudo_before_.size()) * pseudo_cost(), MemoryClass::pseudo);
+}
+
+size_t HeadCache::open_bytes() const {
+  return open_->bytes(page_rows_, dim_);
+}
+
+size_t HeadCache::pseudo_cost() const {
+  return sizeof(PseudoRow) + 2 * static_cast<size_t>(dim_) * sizeof(float);
+}
+
+ConstMat HeadCache::summaries() const {
+  return ConstMat::packed(summaries_.data(), {summary_floats_ > 0 ? sealed_ : 0, summary_floats_});
+}
+
+void HeadCache::write(ConstMat k, ConstMat v, std::span<const int32_t> positions,
+                      std::span<const float> scores, const HeadPlan& plan) {
+  PITH_CHECK(k.dim[0] == v.dim[0] && k.dim[1] == dim_ && v.dim[1] == dim_,
+             "keys and values are [rows, dim]");
+  PITH_CHECK(positions.size() == static_cast<size_t>(k.dim[0]), "every row has a position");
+  PITH_CHECK(scores.empty() || scores.size() == positions.size(), "every row has a score");
+  check_plan(plan.keep, k.dim[0]);
+  PITH_CHECK(plan.pseudo.size() <= static_cast<size_t>(spec_->pseudo_rows),
+             "a plan adds no more pseudo rows than StoreSpec::pseudo_rows says");
+  fill(k_, k, plan.keep);
+  fill(v_, v, plan.keep);
+  const std::span<int32_t> new_positions = positions_.extend(plan.keep.size());
+  const std::span<float> new_scores = scores_.extend(plan.keep.size());
+  for (size_t i = 0; i < plan.keep.size(); ++i) {
+    new_positions[i] = positions[static_cast<size_t>(plan.keep[i])];
+    new_scores[i] = scores.empty() ? 0.0f : scores[static_cast<size_t>(plan.keep[i])];
+  }
+  if (!plan.pseudo.empty()) {
+    std::vector<PseudoRow> all;
+    all.reserve(pseudo_.size() + plan.pseudo.size());
+    all.insert(all.end(), pseudo_.begin(), pseudo_.end());
+    all.insert(all.end(), plan.pseudo.begin(), plan.pseudo.end());
+    set_pseudo(std::move(all));
+  }
+  hold_chosen();
+}
+
+void HeadCache::append(std::span<const float> k, std::span<const float> v, int32_t position) {
+  PITH_CHECK(k.size() == static_cast<size_t>(dim_) && v.size() == k.size(),
+             "a row has as many numbers as its head");
+  constexpr int32_t kOnlyRow[] = {0};
+  fill(k_, ConstMat::packed(k.data(), {1, dim_}), kOnlyRow);
+  fill(v_, ConstMat::packed(v.data(), {1, dim_}), kOnlyRow);
+  positions_.push_back(position);
+  scores_.push_back(0);
+  hold_chosen();
+}
+
+void HeadCache::check_plan(std::span<const int32_t> keep, int64_t rows) {
+  int32_t before = -1;
+  for (const int32_t row : keep) {
+    PITH_CHECK(row > before && row < rows, "a plan names existing rows in ascending order");
+    before = row;
+  }
+}
+
+// Puts the named rows of x behind the last row of a side; the lanes follow later.
+void HeadCache::fill(Side& side, ConstMat x, std::span<const int32_t> keep) {
+  int row = rows();
+  const size_t pages = (keep.size() + static_cast<size_t>(row + page_rows_ - 1)) / page_rows_;
+  side.pages.hold(pages);
+  side.data.hold(pages);
+  for (size_t i = 0; i < keep.size();) {
+    const int at = row % page_rows_;
+    Page* page = nullptr;
+    if (at == 0) {
+      page = pool_->acquire(open_bytes(), side.what);
+      side.pages.push_back(page);
+      side.data.push_back(page->data);
+    } else {
+      page = writable(side, row / page_rows_);
+    }
+    const size_t room = std::min(static_cast<size_t>(page_rows_ - at), keep.size() - i);
+    size_t run = 1;
+    while (run < room && keep[i + run] == keep[i] + static_cast<int32_t>(run)) ++run;
+    open_->encode(x.data + keep[i] * x.stride[0], x.stride[0], static_cast<int>(run), dim_,
+                  page->data, at);
+    i += run;
+    row += static_cast<int>(run);
+  }
+}
+
+void HeadCache::set_page(Side& side, int page, Page* with) {
+  side.pages[page] = with;
+  side.data[page] = with->data;
+}
+
+// The page, after a copy if forks share it.
+Page* HeadCache::writable(Side& side, int page) {
+  Page* shared = side.pages[page];
+  if (shared->owners == 1) return shared;
+  Page* own = pool_->acquire(shared->bytes, side.what);
+  std::memcpy(own->data, shared->data, shared->bytes);
+  set_page(side, page, own);
+  pool_->release(shared);
+  return own;
+}
+
+void HeadCache::set_pseudo(std::vector<PseudoRow> rows) {
+  pool_->refund(pseudo_.size() * pseudo_cost(), MemoryClass::pseudo);
+  pseudo_ = std::move(rows);
+  pool_->charge(pseudo_.size() * pseudo_cost(), MemoryClass::pseudo);
+  pseudo_k_.truncate(0);
+  pseudo_v_.truncate(0);
+  pseudo_log_weight_.truncate(0);
+  pseudo_k_.hold(pseudo_.size() * dim_);
+  pseudo_v_.hold(pseudo_.size() * dim_);
+  pseudo_log_weight_.hold(pseudo_.size());
+  for (const PseudoRow& row : pseudo_) {
+    PITH_CHECK(row.k.size() == static_cast<size_t>(dim_) && row.v.size() == row.k.size(),
+               "a pseudo row has as many numbers as its head");
+    PITH_CHECK(row.weight > 0, "a pseudo row stands for something");
+    pseudo_k_.append(row.k);
+    pseudo_v_.append(row.v);
+    pseudo_log_weight_.push_back(std::log(row.weight));
+  }
+  pseudo_k_.fit();
+  pseudo_v_.fit();
+  pseudo_log_weight_.fit();
+}
+
+void HeadCache::seal(const PageSummary* summary) {
+  PITH_CHECK(sealed_ == 0 || summary == summary_, "a head has one reader");
+  summary_ = summary;
+  summary_floats_ = summary ? summary->floats(dim_) : 0;
+  std::vector<float> rows;
+  while ((sealed_ + 1) * page_rows_ + spec_->tail_rows <= this->rows()) {
+    rows.resize(static_cast<size_t>(page_rows_) * dim_);
+    Page* k = k_.moves ? nullptr : pool_->acquire(k_.sealed_bytes, k_.what);
+    Page* v = v_.moves ? nullptr : pool_->acquire(v_.sealed_bytes, v_.what);
+    for (auto& [side, coded] : {std::pair(&k_, k), std::pair(&v_, v)}) {
+      if (coded == nullptr) continue;
+      open_->decode(side->pages[sealed_]->data, 0, page_rows_, dim_, rows.data());
+      code_page(*side, rows.data(), coded->data);
+      pool_->release(side->pages[sealed_]);
+      set_page(*side, sealed_, coded);
+    }
+    ++sealed_;
+    if (summary_) {
+      summaries_.extend(static_cast<size_t>(summary_floats_));
+      summarise(sealed_ - 1);
+    }
+  }
+  hold_chosen();
+}
+
+void HeadCache::summarise(int page) {
+  std::vector<float> k(static_cast<size_t>(page_rows_) * dim_);
+  decode_page(k_, page, 0, page_rows_, k.data());
+  summary_->summarise(ConstMat::packed(k.data(), {page_rows_, dim_}),
+                      summaries_.span().subspan(static_cast<size_t>(page) * summary_floats_,
+                                                static_cast<size_t>(summary_floats_)));
+}
+
+// rows: [page_rows, dim], plain.
+void HeadCache::code_page(const Side& side, const float* rows, std::byte* page) const {
+  std::vector<float> mapped;
+  if (side.basis) {
+    mapped.resize(static_cast<size_t>(page_rows_) * side.dim);
+    to_basis(*side.basis, rows, page_rows_, mapped.data());
+    rows = mapped.data();
+  }
+  side.sealed->encode(rows, side.dim, page_rows_, side.dim, page, 0);
+}
+
+// out: [rows, dim], plain.
+void HeadCache::decode_page(const Side& side, int page, int first, int rows, float* out) const {
+  const std::byte* data = side.data[page];
+  if (page >= sealed_ || side.moves) {
+    open_->decode(data, first, rows, dim_, out);
+  } else if (side.basis) {
+    std::vector<float> coded(static_cast<size_t>(rows) * side.dim);
+    side.sealed->decode(data, first, rows, side.dim, coded.data());
+    from_basis(*side.basis, coded.data(), rows, out);
+  } else {
+    side.sealed->decode(data, first, rows, dim_, out);
+  }
+}
+
+ConstMat HeadCache::plain_copy(const Side& side, std::vector<float>& scratch) const {
+  scratch.resize(static_cast<size_t>(rows()) * dim_);
+  for (int row = 0; row < rows(); row += page_rows_)
+    decode_page(side, row / page_rows_, 0, std::min(page_rows_, rows() - row),
+                scratch.data() + static_cast<size_t>(row) * dim_);
+  return ConstMat::packed(scratch.data(), {rows(), dim_});
+}
+
+ConstMat HeadCache::keys(std::vector<float>& scratch) const {
+  return plain_copy(k_, scratch);
+}
+
+ConstMat HeadCache::values(std::vector<float>& scratch) const {
+  return plain_copy(v_, scratch);
+}
+
+// A reader's choice is listed in arrays that already have room, so that paged() takes no memory.
+void HeadCache::hold_chosen() {
+  if (summary_ == nullptr) return;
+  chosen_.k.hold(static_cast<size_t>(sealed_));
+  chosen_.v.hold(static_cast<size_t>(sealed_));
+  chosen_.positions.hold(positions_.size());
+  chosen_.rows.hold(positions_.size());
+}
+
+PagedHead HeadCache::paged(std::span<const int32_t> chosen_pages) const {
+  const size_t sealed = static_cast<size_t>(sealed_);
+  const int64_t pseudo = static_cast<int64_t>(pseudo_.size());
+  PagedHead head;
+  head.k_quant = spec_->k;
+  head.v_quant = spec_->v;
+  head.k_dim = k_.dim;
+  head.v_dim = v_.dim;
+  head.query_map = k_.basis ? k_.basis->up.data() : nullptr;
+  head.output_map = v_.basis ? v_.basis->up.data() : nullptr;
+  head.open_k = k_.data.span().subspan(sealed);
+  head.open_v = v_.data.span().subspan(sealed);
+  head.open_quant = spec_->open;
+  head.open_rows = rows() - sealed_rows();
+  head.pseudo_k = ConstMat::packed(pseudo_k_.data(), {pseudo, dim_});
+  head.pseudo_v = ConstMat::packed(pseudo_v_.data(), {pseudo, dim_});
+  head.pseudo_log_weight = pseudo_log_weight_.span();
+  head.page_rows = page_rows_;
+  if (chosen_pages.empty()) {
+    head.sealed_k = k_.data.span().first(sealed);
+    head.sealed_v = v_.data.span().first(sealed);
+    head.positions = positions_.span();
+    return head;
+  }
+
+  chosen_.k.truncate(0);
+  chosen_.v.truncate(0);
+  chosen_.positions.truncate(0);
+  chosen_.rows.truncate(0);
+  const auto list_rows = [&](int first, int count) {
+    chosen_.positions.append(
+        positions_.span().subspan(static_cast<size_t>(first), static_cast<size_t>(count)));
+    for (int32_t& row : chosen_.rows.extend(static_cast<size_t>(count))) row = first++;
+  };
+  for (const int32_t page : chosen_pages) {
+    PITH_CHECK(page >= 0 && page < sealed_, "a reader chooses among sealed pages");
+    chosen_.k.push_back(k_.data[page]);
+    chosen_.v.push_back(v_.data[page]);
+    list_rows(page * page_rows_, page_rows_);
+  }
+  list_rows(sealed_rows(), head.open_rows);
+  head.sealed_k = chosen_.k.span();
+  head.sealed_v = chosen_.v.span();
+  head.positions = chosen_.positions.span();
+  head.row_numbers = chosen_.rows.span();
+  return head;
+}
+
+CacheBytes HeadCache::bytes() const {
+  CacheBytes bytes;
+  for (const Side* side : {&k_, &v_}) {
+    int p = 0;
+    for (const Page* page : side->pages.span()) {
+      const size_t owners = static_cast<size_t>(page->owners);
+      const size_t share = (PagePool::page_cost(page->bytes) + owners - 1) / owners;
+      (p++ < sealed_ ? bytes.sealed : bytes.open) += share;
+    }
+    bytes.lanes += side->pages.bytes() + side->data.bytes();
+  }
+  bytes.lanes += positions_.bytes() + scores_.bytes() + chosen_.k.bytes() + chosen_.v.bytes() +
+                 chosen_.positions.bytes() + chosen_.rows.bytes();
+  bytes.summaries = summaries_.bytes();
+  bytes.pseudo = (pseudo_.size() + pseudo_before_.size()) * pseudo_cost() + pseudo_k_.bytes() +
+                 pseudo_v_.bytes() + pseudo_log_weight_.bytes();
+  return bytes;
+}
+
+// What taking `added` rows may need: open pages, a copy of a shared last page, lanes.
+size_t HeadCache::write_bytes(int added, bool with_pseudo) const {
+  const auto pages_for = [&](int n) {
+    return static_cast<size_t>((n + page_rows_ - 1) / page_rows_);
+  };
+  const size_t row_count = static_cast<size_t>(rows() + added);
+  const size_t pages = pages_for(rows() + added), new_pages = pages - pages_for(rows());
+  size_t bytes = new_pages * 2 * PagePool::page_cost(open_bytes());
+  for (const Side* side : {&k_, &v_}) {
+    if (added > 0 && rows() % page_rows_ != 0 && side->pages.back()->owners > 1)
+      bytes += PagePool::page_cost(open_bytes());
+    bytes += side->pages.growth(pages) + side->data.growth(pages);
+  }
+  bytes += positions_.growth(row_count) + scores_.growth(row_count);
+  if (summary_) bytes += chosen_.positions.growth(row_count) + chosen_.rows.growth(row_count);
+  if (with_pseudo) bytes += pseudo_bytes();
+  return bytes;
+}
+
+// What one plan's pseudo rows may need.
+size_t HeadCache::pseudo_bytes() const {
+  const size_t added = static_cast<size_t>(spec_->pseudo_rows), all = pseudo_.size() + added;
+  return added * pseudo_cost() + pseudo_k_.growth(all * dim_) + pseudo_v_.growth(all * dim_) +
+         pseudo_log_weight_.growth(all);
+}
+
+// What sealing after `added` more rows adds for good; each page needs more while it is coded, see
+// seal_passing.
+size_t HeadCache::seal_bytes(int added, int summary_floats) const {
+  const int settled = rows() + added - spec_->tail_rows;
+  const int sealed = std::max(sealed_, settled > 0 ? settled / page_rows_ : 0);
+  size_t bytes = 0;
+  for (const Side* side : {&k_, &v_}) {
+    if (side->moves) continue;
+    const size_t coded = PagePool::page_cost(side->sealed_bytes),
+                 plain = PagePool::page_cost(open_bytes());
+    const size_t unshared = coded > plain ? coded - plain : 0;
+    for (int p = sealed_; p < sealed; ++p)
+      bytes += (p + 1) * page_rows_ <= rows() && side->pages[p]->owners > 1 ? coded : unshared;
+  }
+  if (summary_floats > 0) {
+    const size_t pages = static_cast<size_t>(sealed),
+                 row_count = static_cast<size_t>(rows() + added);
+    bytes += summaries_.growth(pages * static_cast<size_t>(summary_floats));
+    bytes += chosen_.k.growth(pages) + chosen_.v.growth(pages);
+    if (summary_ == nullptr)
+      bytes += chosen_.positions.growth(row_count) + chosen_.rows.growth(row_count);
+  }
+  return bytes;
+}
+
+size_t HeadCache::seal_passing() const {
+  return (k_.moves ? 0 : PagePool::page_cost(k_.sealed_bytes)) +
+         (v_.moves ? 0 : PagePool::page_cost(v_.sealed_bytes));
+}
+
+size_t HeadCache::bytes_for_apply() const {
+  size_t bytes = pseudo_bytes();
+  if (!pseudo_replaced_) bytes += static_cast<size_t>(marked_pseudo_) * pseudo_cost();
+  for (const Side* side : {&k_, &v_}) {
+    if (!side->moves && sealed_ > 0) bytes += PagePool::page_cost(open_bytes());
+    if (pool_->shared_pages() == 0) continue;
+    for (const Page* page : side->pages.span())
+      if (page->owners > 1) bytes += PagePool::page_cost(page->bytes);
+  }
+  return bytes;
+}
+
+}  // namespace pith

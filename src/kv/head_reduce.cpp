@@ -1,0 +1,249 @@
+// Rows leave a head, or move to other positions, in order and in place.
+//
+// Target page t takes rows keep[t * page_rows ...], none of which lies before page t. So pages are
+// filled from the front: once a target has been gathered, the old page at its place has been
+// read to its end and may be reused. A target that is exactly one old page takes that page over,
+// shared or not, coded or not, without looking inside.
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "base/error.h"
+#include "kernels/kernels.h"
+#include "kv/store.h"
+
+namespace pith {
+namespace {
+
+// Of the pages that were read to the end, one of each size that no fork needs is kept for the next
+// target; more go back to the pool at once.
+class Spares {
+ public:
+  explicit Spares(PagePool& pool) : pool_(pool) {}
+  Spares(const Spares&) = delete;
+  ~Spares() {
+    for (Page* page : kept_)
+      if (page != nullptr) pool_.release(page);
+  }
+  void put(Page* page) {
+    if (page->owners == 1)
+      for (Page*& kept : kept_) {
+        if (kept == nullptr) {
+          kept = page;
+          return;
+        }
+        if (kept->bytes == page->bytes) break;
+      }
+    pool_.release(page);
+  }
+  Page* take(size_t bytes, MemoryClass what) {
+    for (Page*& kept : kept_)
+      if (kept != nullptr && kept->bytes == bytes) return std::exchange(kept, nullptr);
+    return pool_.acquire(bytes, what);
+  }
+
+ private:
+  PagePool& pool_;
+  Page* kept_[2] = {nullptr, nullptr};
+};
+
+// Calls run(page, first, count, done) for each stretch of rows that lie side by side in a page.
+template <class Run>
+void each_run(std::span<const int32_t> rows, int page_rows, const Run& run) {
+  for (size_t i = 0; i < rows.size();) {
+    const int page = rows[i] / page_rows, first = rows[i] % page_rows;
+    size_t count = 1;
+    while (i + count < rows.size() && rows[i + count] == rows[i] + static_cast<int32_t>(count) &&
+           first + static_cast<int>(count) < page_rows)
+      ++count;
+    run(page, first, static_cast<int>(count), static_cast<int>(i));
+    i += count;
+  }
+}
+
+}  // namespace
+
+int HeadCache::apply(const HeadPlan& plan) {
+  check_plan(plan.keep, rows());
+  PITH_CHECK(plan.pseudo.size() <= pseudo_.size() + static_cast<size_t>(spec_->pseudo_rows),
+             "a plan adds no more pseudo rows than StoreSpec::pseudo_rows says");
+  const int recoded = keep_rows(plan.keep);
+  if (!pseudo_replaced_) {
+    pseudo_before_.assign(pseudo_.begin(), pseudo_.begin() + marked_pseudo_);
+    pool_->charge(pseudo_before_.size() * pseudo_cost(), MemoryClass::pseudo);
+    pseudo_replaced_ = true;
+  }
+  if (!pseudo_.empty() || !plan.pseudo.empty()) set_pseudo(plan.pseudo);
+  return recoded;
+}
+
+// Returns the sealed rows that lost their page.
+int HeadCache::keep_rows(std::span<const int32_t> keep) {
+  size_t unchanged = 0;
+  while (unchanged < keep.size() && keep[unchanged] == static_cast<int32_t>(unchanged)) ++unchanged;
+  if (unchanged == positions_.size()) return 0;
+  const auto kept_below = [&](int row) {
+    return static_cast<int>(std::ranges::lower_bound(keep, row) - keep.begin());
+  };
+  const int sealed_after = kept_below(sealed_rows()) / page_rows_;
+  const int from = static_cast<int>(unchanged) / page_rows_;
+
+  std::vector<int> to_summarise;
+  if (summary_)
+    for (int t = from; t < sealed_after; ++t) {
+      const int source = whole_page(keep, t);
+      if (source < 0)
+        to_summarise.push_back(t);
+      else
+        std::memmove(summaries_.data() + static_cast<size_t>(t) * summary_floats_,
+                     summaries_.data() + static_cast<size_t>(source) * summary_floats_,
+                     static_cast<size_t>(summary_floats_) * sizeof(float));
+    }
+  const int recoded_k = compact(k_, keep, from, sealed_after);
+  const int recoded_v = compact(v_, keep, from, sealed_after);
+  for (size_t i = unchanged; i < keep.size(); ++i) {
+    positions_[i] = positions_[static_cast<size_t>(keep[i])];
+    scores_[i] = scores_[static_cast<size_t>(keep[i])];
+  }
+  marked_rows_ = kept_below(marked_rows_);
+  sealed_ = sealed_after;
+  positions_.truncate(keep.size());
+  scores_.truncate(keep.size());
+  summaries_.truncate(static_cast<size_t>(sealed_) * summary_floats_);
+  positions_.fit();
+  scores_.fit();
+  summaries_.fit();
+  for (const int page : to_summarise) summarise(page);
+  return std::max(recoded_k, recoded_v);
+}
+
+// The old page whose rows, from its first on, are exactly those of the target page; -1: none.
+int HeadCache::whole_page(std::span<const int32_t> keep, int page) const {
+  const size_t first = static_cast<size_t>(page) * page_rows_;
+  const size_t last = std::min(first + page_rows_, keep.size()) - 1;
+  const bool together = keep[last] - keep[first] == static_cast<int32_t>(last - first);
+  return together && keep[first] % page_rows_ == 0 ? keep[first] / page_rows_ : -1;
+}
+
+int HeadCache::compact(Side& side, std::span<const int32_t> keep, int from, int sealed_after) {
+  const int pages_before = static_cast<int>(side.pages.size());
+  const int pages_after = static_cast<int>((keep.size() + page_rows_ - 1) / page_rows_);
+  Spares spares(*pool_);
+  std::vector<std::byte> gathered(std::max(open_bytes(), side.sealed_bytes));
+  int done = from;  // old pages before are read to the end
+  const auto retire = [&](int until) {
+    for (; done < until; ++done) spares.put(std::exchange(side.pages[done], nullptr));
+  };
+  int recoded = 0;
+  for (int t = from; t < pages_after; ++t) {
+    const bool coded = t < sealed_after && !side.moves;
+    const int whole = whole_page(keep, t);
+    if (whole >= 0 && (side.moves || (whole < sealed_) == (t < sealed_after))) {
+      retire(whole);
+      done = whole + 1;
+      set_page(side, t, std::exchange(side.pages[whole], nullptr));
+      continue;
+    }
+    const size_t first = static_cast<size_t>(t) * page_rows_;
+    const size_t end = std::min(first + page_rows_, keep.size());
+    const std::span<const int32_t> rows = keep.subspan(first, end - first);
+    if (coded)
+      gather_coded(side, rows, gathered.data());
+    else
+      gather_plain(side, rows, gathered.data());
+    if (!side.moves)
+      recoded += static_cast<int>(std::ranges::lower_bound(rows, sealed_rows()) - rows.begin());
+    retire(end == keep.size() ? pages_before : keep[end] / page_rows_);
+    const size_t bytes = coded ? side.sealed_bytes : open_bytes();
+    Page* page = spares.take(bytes, side.what);
+    std::memcpy(page->data, gathered.data(), bytes);
+    set_page(side, t, page);
+  }
+  retire(pages_before);
+  side.pages.truncate(static_cast<size_t>(pages_after));
+  side.data.truncate(static_cast<size_t>(pages_after));
+  side.pages.fit();
+  side.data.fit();
+  return recoded;
+}
+
+// A page of sealed rows, all from sealed pages: they stay in the coordinates of the basis.
+void HeadCache::gather_coded(const Side& side, std::span<const int32_t> rows,
+                             std::byte* page) const {
+  std::vector<float> coordinates(rows.size() * static_cast<size_t>(side.dim));
+  each_run(rows, page_rows_, [&](int source, int first, int count, int at) {
+    side.sealed->decode(side.data[source], first, count, side.dim,
+                        coordinates.data() + static_cast<size_t>(at) * side.dim);
+  });
+  side.sealed->encode(coordinates.data(), side.dim, page_rows_, side.dim, page, 0);
+}
+
+// Plain rows; those from coded pages become plain again.
+void HeadCache::gather_plain(const Side& side, std::span<const int32_t> rows,
+                             std::byte* page) const {
+  const size_t row_bytes = open_bytes() / static_cast<size_t>(page_rows_);
+  std::vector<float> decoded;
+  each_run(rows, page_rows_, [&](int source, int first, int count, int at) {
+    if (source >= sealed_ || side.moves) {
+      std::memcpy(page + static_cast<size_t>(at) * row_bytes,
+                  side.data[source] + static_cast<size_t>(first) * row_bytes,
+                  static_cast<size_t>(count) * row_bytes);
+      return;
+    }
+    decoded.resize(static_cast<size_t>(count) * dim_);
+    decode_page(side, source, first, count, decoded.data());
+    open_->encode(decoded.data(), dim_, count, dim_, page, at);
+  });
+}
+
+int HeadCache::repack(std::span<const int32_t> positions, const TurnKeys& turn) {
+  PITH_CHECK(positions.size() == positions_.size(), "every row has a position");
+  int recoded = 0;
+  std::vector<float> keys;
+  std::vector<int32_t> by;
+  for (int first = 0; turn && first < rows(); first += page_rows_) {
+    const int page = first / page_rows_, count = std::min(page_rows_, rows() - first);
+    by.resize(static_cast<size_t>(count));
+    for (int i = 0; i < count; ++i) by[i] = positions[first + i] - positions_[first + i];
+    if (std::ranges::all_of(by, [](int32_t steps) { return steps == 0; })) continue;
+    keys.resize(static_cast<size_t>(count) * dim_);
+    decode_page(k_, page, 0, count, keys.data());
+    turn(Mat::packed(keys.data(), {count, dim_}), by);
+    Page* own = writable(k_, page);
+    if (page < sealed_ && !k_.moves) {
+      code_page(k_, keys.data(), own->data);
+      recoded += count;
+    } else {
+      open_->encode(keys.data(), dim_, count, dim_, own->data, 0);
+    }
+    if (page < sealed_ && summary_) summarise(page);
+  }
+  std::ranges::copy(positions, positions_.data());
+  return recoded;
+}
+
+void HeadCache::mark() {
+  pool_->refund(pseudo_before_.size() * pseudo_cost(), MemoryClass::pseudo);
+  pseudo_before_ = {};
+  pseudo_replaced_ = false;
+  marked_pseudo_ = static_cast<int>(pseudo_.size());
+  marked_rows_ = rows();
+}
+
+void HeadCache::rewind() {
+  std::vector<int32_t> older(static_cast<size_t>(marked_rows_));
+  std::iota(older.begin(), older.end(), 0);
+  keep_rows(older);
+  std::vector<PseudoRow> before;
+  if (pseudo_replaced_) {
+    pool_->refund(pseudo_before_.size() * pseudo_cost(), MemoryClass::pseudo);
+    before = std::move(pseudo_before_);
+    pseudo_before_ = {};
+    pseudo_replaced_ = false;
+  } else {
+    before.assign(pseudo_.begin(), pseudo_.begin() + marked_pseudo_);
+  }
+  set_pseudo(std::move(before));
+}
+
+}  // namespace pith

@@ -1,0 +1,115 @@
+#include "kv/store.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/error.h"
+
+namespace pith {
+namespace {
+
+std::string mebibytes(size_t bytes) {
+  return std::to_string((bytes + (size_t{1} << 20) - 1) >> 20) + " MiB";
+}
+
+}  // namespace
+
+KvStore::KvStore(const KvShape& shape, const StoreSpec& spec, PagePool& pool)
+    : shape_(shape), spec_(spec), pool_(pool) {
+  const int heads = shape.layers * shape.heads;
+  if (const BasisTable* bases = spec.basis.get())
+    PITH_CHECK(bases->k.size() == static_cast<size_t>(heads) && bases->v.size() == bases->k.size(),
+               "a basis table has an entry for every head");
+  heads_.reserve(static_cast<size_t>(heads));
+  for (int i = 0; i < heads; ++i) heads_.push_back(HeadCache(shape_, spec_, pool_, i));
+}
+
+KvStore::~KvStore() = default;
+
+int64_t KvStore::rows() const {
+  int64_t rows = 0;
+  for (const HeadCache& head : heads_) rows += head.rows();
+  return rows;
+}
+
+void KvStore::seal(const PageSummary* summary) {
+  for (HeadCache& head : heads_) head.seal(summary);
+}
+
+void KvStore::mark() {
+  for (HeadCache& head : heads_) head.mark();
+}
+
+void KvStore::rewind() {
+  for (HeadCache& head : heads_) head.rewind();
+}
+
+KvStore::KvStore(const KvStore& other)
+    : shape_(other.shape_), spec_(other.spec_), pool_(other.pool_) {
+  heads_.reserve(other.heads_.size());
+  for (const HeadCache& head : other.heads_) heads_.push_back(HeadCache(head));
+}
+
+std::unique_ptr<KvStore> KvStore::fork() const {
+  const size_t needed = bytes_for_fork();
+  if (needed > pool_.free_bytes())
+    throw Error(Errc::no_memory, "a fork takes " + mebibytes(needed) + " of cache memory and " +
+                                     mebibytes(pool_.free_bytes()) + " are free of " +
+                                     mebibytes(pool_.limit_bytes()) +
+                                     "; raise the cache limit or end another session");
+  return std::unique_ptr<KvStore>(new KvStore(*this));
+}
+
+CacheBytes KvStore::bytes() const {
+  CacheBytes sum;
+  for (const HeadCache& head : heads_) {
+    const CacheBytes bytes = head.bytes();
+    sum.sealed += bytes.sealed;
+    sum.open += bytes.open;
+    sum.pseudo += bytes.pseudo;
+    sum.lanes += bytes.lanes;
+    sum.summaries += bytes.summaries;
+  }
+  return sum;
+}
+
+size_t KvStore::bytes_for_layer(int rows, const PageSummary* summary) const {
+  size_t seal = 0, passing = 0, largest = 0;
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    size_t written = 0;
+    for (int h = 0; h < shape_.heads; ++h) {
+      const HeadCache& head = at(layer, h);
+      const int floats = summary ? summary->floats(shape_.dim) : head.summary_floats_;
+      const size_t now = head.seal_bytes(0, floats);
+      seal += now;
+      written += head.write_bytes(rows, true) + head.seal_bytes(rows, floats) - now;
+      passing = std::max(passing, head.seal_passing());
+    }
+    largest = std::max(largest, written);
+  }
+  return seal + largest + passing;
+}
+
+size_t KvStore::bytes_for_step(const PageSummary* summary) const {
+  size_t bytes = 0, passing = 0;
+  for (const HeadCache& head : heads_) {
+    const int floats = summary ? summary->floats(shape_.dim) : head.summary_floats_;
+    bytes += head.write_bytes(1, false) + head.seal_bytes(1, floats);
+    passing = std::max(passing, head.seal_passing());
+  }
+  return bytes + passing;
+}
+
+size_t KvStore::bytes_for_apply() const {
+  size_t bytes = 0;
+  for (const HeadCache& head : heads_) bytes += head.bytes_for_apply();
+  return bytes;
+}
+
+size_t KvStore::bytes_for_fork() const {
+  size_t bytes = 0;
+  for (const HeadCache& head : heads_) bytes += head.fork_bytes();
+  return bytes;
+}
+
+}  // namespace pith
