@@ -2,6 +2,7 @@
 # is its name in ctest.
 include(GoogleTest)
 find_package(GTest REQUIRED)
+find_package(rapidcheck REQUIRED)
 file(GLOB support CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.cpp)
 add_library(pith_test_support INTERFACE)
 if(support)
@@ -11,7 +12,8 @@ if(support)
   target_link_libraries(pith_test_support INTERFACE pith_test_support_objects)
 endif()
 target_include_directories(pith_test_support INTERFACE ${PROJECT_SOURCE_DIR}/tests)
-target_link_libraries(pith_test_support INTERFACE pith_apps pith_flags GTest::gmock_main)
+target_link_libraries(pith_test_support INTERFACE pith_apps pith_flags GTest::gmock_main
+                                                   rapidcheck)
 
 # Files of ../shared/data or $PITH_DATA are used where they are; tests that need them skip without.
 set(PITH_TEST_DATA "${PROJECT_SOURCE_DIR}/../shared/data" CACHE PATH "test data that is not part of the repository")

@@ -244,15 +244,17 @@ void HeadCache::seal(const PageSummary* summary) {
   PITH_CHECK(sealed_ == 0 || summary == summary_, "a head has one reader");
   summary_ = summary;
   summary_floats_ = summary ? summary->floats(dim_) : 0;
-  std::vector<float> rows;
-  while ((sealed_ + 1) * page_rows_ + spec_->tail_rows <= this->rows()) {
-    rows.resize(static_cast<size_t>(page_rows_) * dim_);
+  const int sealed_after = std::max(sealed_, (rows() - spec_->tail_rows) / page_rows_);
+  std::vector<float> plain;
+  summaries_.hold(static_cast<size_t>(sealed_after) * summary_floats_);
+  while (sealed_ < sealed_after) {
     Page* k = k_.moves ? nullptr : pool_->acquire(k_.sealed_bytes, k_.what);
     Page* v = v_.moves ? nullptr : pool_->acquire(v_.sealed_bytes, v_.what);
     for (auto& [side, coded] : {std::pair(&k_, k), std::pair(&v_, v)}) {
       if (coded == nullptr) continue;
-      open_->decode(side->pages[sealed_]->data, 0, page_rows_, dim_, rows.data());
-      code_page(*side, rows.data(), coded->data);
+      plain.resize(static_cast<size_t>(page_rows_) * dim_);
+      open_->decode(side->pages[sealed_]->data, 0, page_rows_, dim_, plain.data());
+      code_page(*side, plain.data(), coded->data);
       pool_->release(side->pages[sealed_]);
       set_page(*side, sealed_, coded);
     }
@@ -419,8 +421,7 @@ size_t HeadCache::pseudo_bytes() const {
 // What sealing after `added` more rows adds for good; each page needs more while it is coded, see
 // seal_passing.
 size_t HeadCache::seal_bytes(int added, int summary_floats) const {
-  const int settled = rows() + added - spec_->tail_rows;
-  const int sealed = std::max(sealed_, settled > 0 ? settled / page_rows_ : 0);
+  const int sealed = std::max(sealed_, (rows() + added - spec_->tail_rows) / page_rows_);
   size_t bytes = 0;
   for (const Side* side : {&k_, &v_}) {
     if (side->moves) continue;

@@ -29,10 +29,10 @@ struct BasisTable {
 struct StoreSpec {
   Quant k = Quant::f16;
   Quant v = Quant::f16;
-  Quant open = Quant::f16;                  // of rows that are not sealed yet: f16 or f32
-  std::shared_ptr<const BasisTable> basis;  // null: identity
-  int page_rows = 32;                       // also the group length of the channel formats
-  int tail_rows = 0;                        // newest rows that stay plain (KIVI's residual window)
+  Quant open = Quant::f16;                            // of rows that are not sealed yet: f16 or f32
+  std::shared_ptr<const BasisTable> basis = nullptr;  // null: identity
+  int page_rows = 32;   // also the group length of the channel formats
+  int tail_rows = 0;    // newest rows that stay plain (KIVI's residual window)
   int pseudo_rows = 0;  // most pseudo rows that one plan adds to a head; memory is asked for by it
   // Kept keys are turned to positions without gaps (HeadCache::repack), once per reduction.
   bool repack_positions = false;
