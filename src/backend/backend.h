@@ -47,9 +47,6 @@ struct PagedHead {
   int rows() const { return static_cast<int>(sealed_k.size()) * page_rows + open_rows; }
 };
 
-// How the attention that a row receives from all queries is gathered.
-enum class Mass { none, sum, squares, most };
-
 // Causal attention of a tile of queries over the dense rows of the layer being prefilled.
 struct DenseAttention {
   ConstCube q;                            // [tile, query_heads, dim], after RoPE

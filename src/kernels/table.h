@@ -50,26 +50,37 @@ struct MatmulJob {
   float* scratch;  // [matmul_scratch] floats of this worker
 };
 
-// Causal attention of `queries` rows of one group against keys [0, keys): the flash form.
+// How the attention that a row receives from many queries is gathered.
+enum class Mass : uint8_t { none, sum, squares, most };
+
+// attend_tile and tile_mass visit keys in blocks of this many rows, counted from row 0 wherever the
+// first query stands: a query's result does not depend on how a prompt was cut into tiles.
+inline constexpr int kKeyBlock = 64;
+
+// Causal attention of `queries` rows of one group against keys [first_key, keys): the flash form.
+// Query i is row first_row + i and sees rows up to itself, less those its window has left behind
+// (k_pos <= q_pos - window). Positions ascend, and differ by less than 2^24.
 struct TileJob {
-  const float* q;  // query (i, h) at q + i * q_row_stride + h * dim
-  int64_t q_row_stride;
-  int queries, heads;  // heads of the group
-  const float* k;      // [keys, dim], row stride kv_stride
-  const float* v;
-  int64_t kv_stride;
-  int64_t keys;          // rows that exist
-  int64_t first_row;     // row index of query 0; query i sees rows <= first_row + i
-  const int32_t* q_pos;  // [queries]
-  const int32_t* k_pos;  // [keys], ascending
-  int dim;
-  float scale, softcap;
-  int window;          // 0: none
-  const float* alibi;  // [heads] or null
-  float* out;          // like q
-  int64_t out_row_stride;
-  float *max, *sum;  // [queries, heads]: the state before the division; acc goes to `out`
-  float* scratch;    // [tile_scratch] floats of this worker
+  const float* q = nullptr;  // query (i, h) at q + i * q_row_stride + h * dim
+  int64_t q_row_stride = 0;
+  int queries = 0, heads = 0;  // heads of the group
+  const float* k = nullptr;    // [keys, dim], row stride kv_stride
+  const float* v = nullptr;    // null: only max and sum are wanted, `out` is not touched
+  int64_t kv_stride = 0;
+  int64_t first_key = 0;  // a multiple of kKeyBlock
+  int64_t keys = 0;       // rows that exist; those behind are never read
+  int64_t first_row = 0;
+  const int32_t* q_pos = nullptr;  // [queries]; positions are read for windows and ALiBi only
+  const int32_t* k_pos = nullptr;  // [keys]
+  int dim = 0;                     // a multiple of 8
+  float scale = 1, softcap = 0;
+  int window = 0;                // 0: none
+  const float* alibi = nullptr;  // [heads] logit -= slope * (q_pos - k_pos); or null
+  float* out = nullptr;          // like q
+  int64_t out_row_stride = 0;
+  float* max = nullptr;      // [queries, heads] max and sum: the state before the division, whose
+  float* sum = nullptr;      // weighted values are `out`
+  float* scratch = nullptr;  // [tile_scratch] floats of this worker
 };
 
 struct KernelTable {
@@ -97,12 +108,13 @@ struct KernelTable {
   void (*softcap)(float* x, int64_t n, float cap);
 
   size_t (*tile_scratch)(int queries, int heads, int dim);  // floats
-  // Adds keys [0, keys) to the states (max, sum, out); the caller starts them at (-inf, 0, 0) or
-  // with what earlier rows gave, and divides at the end.
+  // Adds keys [first_key, keys) to the states (max, sum, out); the caller starts them at
+  // (-inf, 0, 0) or with what earlier rows gave, and divides at the end.
   void (*attend_tile)(const TileJob& job);
-  // For window scores: mass[h * mass_stride + r] += exp(logit(q_i,h , k_r) - lse[i, h]) summed over
-  // queries i. max and sum of the job hold a finished state; out is not touched.
-  void (*tile_mass)(const TileJob& job, float* mass, int64_t mass_stride);
+  // What rows receive from queries whose states are finished: gathers, by `how`, the probability
+  // exp(logit - max) / sum of every query i and head h into mass[h * mass_stride + row]. A stride
+  // of 0 gathers the whole group in one row. v and out of the job are not used.
+  void (*tile_mass)(const TileJob& job, Mass how, float* mass, int64_t mass_stride);
 
   PageKernels page[kQuantCount];
 };

@@ -196,6 +196,38 @@ inline float largest(Vec x) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+// Upper half added to lower, then ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
+inline void sum4(const Vec* x, float* out) {
+  __m256 y[4];
+  for (int i = 0; i < 4; ++i)
+    y[i] = _mm256_add_ps(_mm512_castps512_ps256(x[i].v), _mm512_extractf32x8_ps(x[i].v, 1));
+  const __m256 both = _mm256_hadd_ps(_mm256_hadd_ps(y[0], y[1]), _mm256_hadd_ps(y[2], y[3]));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1)));
+}
+
+inline void transpose(Vec* x) {
+  __m512 a[16], b[16];
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_ps(x[i].v, x[i + 1].v);
+    a[i + 1] = _mm512_unpackhi_ps(x[i].v, x[i + 1].v);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; ++j) {  // b[i + c]: columns c, c + 4, ... of rows i to i + 3
+      b[i + 2 * j] = _mm512_shuffle_ps(a[i + j], a[i + j + 2], 0x44);
+      b[i + 2 * j + 1] = _mm512_shuffle_ps(a[i + j], a[i + j + 2], 0xee);
+    }
+  for (int c = 0; c < 4; ++c) {
+    const __m512 p = _mm512_shuffle_f32x4(b[c], b[c + 4], 0x44);       // columns c, c + 4
+    const __m512 q = _mm512_shuffle_f32x4(b[c], b[c + 4], 0xee);       // columns c + 8, c + 12
+    const __m512 r = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0x44);  // of rows 8 to 15
+    const __m512 s = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0xee);
+    x[c].v = _mm512_shuffle_f32x4(p, r, 0x88);
+    x[c + 4].v = _mm512_shuffle_f32x4(p, r, 0xdd);
+    x[c + 8].v = _mm512_shuffle_f32x4(q, s, 0x88);
+    x[c + 12].v = _mm512_shuffle_f32x4(q, s, 0xdd);
+  }
+}
+
 inline float square_root(float x) {
   return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
 }

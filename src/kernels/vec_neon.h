@@ -212,6 +212,19 @@ inline float largest(Vec x) {
   return vgetq_lane_f32(max(two, {vextq_f32(two.v, two.v, 1)}).v, 0);
 }
 
+// (0 + 1) + (2 + 3)
+inline void sum4(const Vec* x, float* out) {
+  vst1q_f32(out, vpaddq_f32(vpaddq_f32(x[0].v, x[1].v), vpaddq_f32(x[2].v, x[3].v)));
+}
+
+inline void transpose(Vec* x) {
+  const float32x4x2_t a = vtrnq_f32(x[0].v, x[1].v), b = vtrnq_f32(x[2].v, x[3].v);
+  for (int i = 0; i < 2; ++i) {
+    x[i].v = vcombine_f32(vget_low_f32(a.val[i]), vget_low_f32(b.val[i]));
+    x[i + 2].v = vcombine_f32(vget_high_f32(a.val[i]), vget_high_f32(b.val[i]));
+  }
+}
+
 inline float square_root(float x) {
   return vgetq_lane_f32(vsqrtq_f32(vdupq_n_f32(x)), 0);
 }

@@ -215,6 +215,15 @@ inline float largest(Vec x) {
   return x.v;
 }
 
+// out[i] = the lanes of x[i] added up, for four vectors at once: in a fixed order, not that of
+// `sum`.
+inline void sum4(const Vec* x, float* out) {
+  for (int i = 0; i < 4; ++i) out[i] = x[i].v;
+}
+
+// x[i] lane j becomes x[j] lane i, for `lanes` vectors.
+inline void transpose(Vec*) {}
+
 // Square root of one float, correctly rounded.
 inline float square_root(float x) {
   return __builtin_sqrtf(x);
