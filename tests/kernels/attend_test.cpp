@@ -173,10 +173,10 @@ TEST_P(AttendTile, EqualsTheDefinitionForEveryDim) {
 }
 
 TEST_P(AttendTile, EqualsTheDefinitionForOddCounts) {
-  for (const int dim : {40, 72, 80})
-    for (const int heads : {1, 2, 3, 5, 7, 8})
-      for (const int queries : {1, 2, 3, 13, 31})
-        for (const int behind : {0, 1, 62, 64, 65}) {
+  for (const int dim : {40, 72})
+    for (const int heads : {1, 3, 8})
+      for (const int queries : {1, 2, 13, 31})
+        for (const int behind : {0, 1, 63, 65}) {
           SCOPED_TRACE(::testing::Message() << "dim " << dim << " heads " << heads << " queries "
                                             << queries << " rows before " << behind);
           const Prompt p(
@@ -195,9 +195,9 @@ TEST_P(AttendTile, CapsLogits) {
 }
 
 TEST_P(AttendTile, LeavesRowsBehindTheWindow) {
-  for (const int window : {1, 2, 17, 64, 65, 300, 1000}) {
+  for (const int window : {1, 2, 17, 64, 65, 1000}) {
     SCOPED_TRACE("window " + std::to_string(window));
-    Prompt p({.dim = 32, .heads = 2, .queries = 90, .rows = 400});
+    Prompt p({.dim = 16, .heads = 2, .queries = 70, .rows = 250});
     p.rule.window = window;
     expect_matches_oracle(p, attend(table(), p));
   }
@@ -243,13 +243,13 @@ TEST_P(AttendTile, CombinesCapSlopesAndWindow) {
 
 TEST_P(AttendTile, GivesTheSameBitsHoweverAPromptIsCut) {
   for (const int dim : {64, 72}) {
-    Prompt p({.dim = dim, .heads = 3, .queries = 200, .rows = 333});
+    Prompt p({.dim = dim, .heads = 3, .queries = 120, .rows = 253});
     for (const int window : {0, 90}) {
       p.rule.window = window;
       const Result whole = attend(table(), p);
-      expect_same_bits(attend(table(), p, {64, 64, 72}), whole);
-      expect_same_bits(attend(table(), p, {1, 5, 32, 33, 100, 29}), whole);
-      expect_same_bits(attend(table(), p, std::vector<int>(200, 1)), whole);
+      expect_same_bits(attend(table(), p, {64, 56}), whole);
+      expect_same_bits(attend(table(), p, {1, 5, 32, 33, 20, 29}), whole);
+      expect_same_bits(attend(table(), p, std::vector<int>(120, 1)), whole);
     }
   }
 }
@@ -374,7 +374,7 @@ TEST_P(AttendTile, GathersWhatEveryRowReceives) {
   for (const int dim : {64, 72})
     for (const Mass how : {Mass::sum, Mass::squares, Mass::most})
       for (const bool shared : {false, true}) {
-        Prompt p({.dim = dim, .heads = 3, .queries = 37, .rows = 205});
+        Prompt p({.dim = dim, .heads = 3, .queries = 19, .rows = 205});
         p.slopes = {0.1f, 0.01f, 0.001f};
         p.rule.alibi = p.slopes;
         p.rule.window = 150;

@@ -96,7 +96,7 @@ TEST(AttnState, EqualRowsAreOneRowOfTheirWeight) {
     for (int i = 0; i < n; ++i) absorb(many.state, rows.logits[0], rows.value(0));
     absorb(one.state, rows.logits[0] + std::log(static_cast<float>(n)), rows.value(0));
     const std::vector<float> a = many.answer(), b = one.answer();
-    for (size_t d = 0; d < kDim; ++d) EXPECT_NEAR(a[d], b[d], 2e-6) << n << " rows";
+    for (size_t d = 0; d < kDim; ++d) EXPECT_NEAR(a[d], b[d], 5e-5) << n << " rows";
   }
 }
 

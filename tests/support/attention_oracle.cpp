@@ -27,7 +27,7 @@ double oracle_logit(std::span<const float> q, std::span<const float> k, const At
 
 void AttentionOracle::add(double logit, std::span<const float> value) {
   logits_.push_back(logit);
-  values_.emplace_back(value.begin(), value.end());
+  values_.push_back(value);
 }
 
 void AttentionOracle::skip() {
@@ -42,9 +42,10 @@ double AttentionOracle::max() const {
 }
 
 double AttentionOracle::sum() const {
+  const double most = max();
   double total = 0;
   for (double z : logits_)
-    if (z != kNothing) total += std::exp(z - max());
+    if (z != kNothing) total += std::exp(z - most);
   return total;
 }
 

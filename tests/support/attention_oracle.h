@@ -15,7 +15,8 @@ namespace pith::test {
 double oracle_logit(std::span<const float> q, std::span<const float> k, const AttentionRule& rule,
                     int query_head, int64_t q_pos, int64_t k_pos);
 
-// Softmax over the rows that were added, and the mean of their values under it.
+// Softmax over the rows that were added, and the mean of their values under it. Values stay where
+// they are and must outlive the oracle.
 class AttentionOracle {
  public:
   void add(double logit, std::span<const float> value);  // a row that is seen
@@ -29,7 +30,7 @@ class AttentionOracle {
 
  private:
   std::vector<double> logits_;
-  std::vector<std::vector<float>> values_;
+  std::vector<std::span<const float>> values_;
 };
 
 // Numbers of a normal distribution, the same in every run.
