@@ -123,11 +123,11 @@ Vote vote_options(Options& o, const Vote& fallback) {
 }
 
 void protect_options(Options& o, Policy& policy, Protect fallback, int least_recent) {
-  const int sink = o.count("sink", fallback.sink, "first rows that always stay");
-  const int recent = o.count("recent", fallback.recent,
-                             "newest rows that always stay; the last "
-                             "one does anyway",
-                             least_recent);
+  constexpr int kMost = 1 << 24;  // more than any prompt; sums stay far from overflow
+  const int sink = o.count("sink", fallback.sink, "first rows that always stay", 0, kMost);
+  const int recent =
+      o.count("recent", fallback.recent, "newest rows that always stay; the last one does anyway",
+              least_recent, kMost);
   policy.protect.sink = std::max(policy.protect.sink, sink);
   policy.protect.recent = std::max(policy.protect.recent, recent);
 }

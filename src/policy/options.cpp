@@ -6,13 +6,14 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "gguf/names.h"
 #include "policy/calibration.h"
 
 namespace pith {
 namespace {
 
-constexpr std::array<std::string_view, 6> kCommonKeys = {"budget", "sink",         "recent",
-                                                         "page",   "reduce_every", "cache"};
+constexpr std::array<std::string_view, 6> kCommonKeys = {"budget",       "sink", "recent",
+                                                         "reduce_every", "page", "cache"};
 
 // The shortest text that reads back as the same number.
 std::string number_text(double value) {
@@ -116,20 +117,6 @@ std::string closest(std::string_view word, std::span<const std::string_view> can
     if (edits < least && edits < candidate.size()) least = edits, best = candidate;
   }
   return std::string(best);
-}
-
-std::string quoted(std::string_view text) {
-  constexpr size_t kShown = 40;
-  constexpr std::string_view kHex = "0123456789abcdef";
-  std::string out = "'";
-  for (const char c : text.substr(0, kShown)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 32 && byte < 127)
-      out += c;
-    else
-      ((out += "\\x") += kHex[byte >> 4]) += kHex[byte & 15];
-  }
-  return out + (text.size() > kShown ? "...'" : "'");
 }
 
 bool CommonOptions::has(std::string_view key) {
@@ -350,8 +337,11 @@ std::string Options::canonical() const {
 
 std::string Options::canonical(const CommonOptions& common) {
   std::string text;
-  for (const CommonOptions::Given& given : common.given_)
-    if (given.changes) text += "," + pair_text(given.key, given.text);
+  for (const std::string_view key : kCommonKeys) {
+    const auto given = std::ranges::find(common.given_, key, &CommonOptions::Given::key);
+    if (given != common.given_.end() && given->changes)
+      text += "," + pair_text(given->key, given->text);
+  }
   return text;
 }
 

@@ -130,7 +130,5 @@ class Options {
 
 // The candidate that is spelled most like `word`; empty if none comes close.
 std::string closest(std::string_view word, std::span<const std::string_view> candidates);
-// Text of a user inside a sentence: in quotes, shortened, everything unprintable as \xNN.
-std::string quoted(std::string_view text);
 
 }  // namespace pith

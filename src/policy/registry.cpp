@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "gguf/names.h"
 #include "policy/defaults.h"
 
 namespace pith {
@@ -75,6 +76,8 @@ MethodText parse_method(std::string_view text) {
     if (value.empty()) refuse(method.name + ": " + quoted(key) + " has no value; write key=value");
     if (value.find('"') != std::string::npos)
       refuse(method.name + ": " + quoted(key) + " has a quote inside its value");
+    if (std::ranges::any_of(value, [](unsigned char c) { return c < 32 || c == 127; }))
+      refuse(method.name + ": " + quoted(key) + " has a control character inside its value");
     method.options.emplace_back(key, value);
   }
   return method;
