@@ -149,7 +149,7 @@ Options::Options(std::string_view method, OptionList given, CommonOptions& commo
     if (CommonOptions::has(key)) {
       common.give(method_, std::move(key), std::move(value));
     } else {
-      if (find(key)) fail(quoted(key) + " is given twice");
+      if (find(key)) fail(shown_name(key) + " is given twice");
       given_.emplace_back(std::move(key), std::move(value));
     }
   }
@@ -203,7 +203,7 @@ int Options::whole(std::string_view key, const std::string& text, int low, int h
   double value = 0;
   const std::string_view digits = std::string_view(text).substr(text.starts_with('-') ? 1 : 0);
   if (!all_digits(digits) || !parse_number(text, value))
-    refuse(key, "a whole number, not " + quoted(text));
+    refuse(key, "a whole number, not " + shown_name(text));
   if (value < low || value > high)
     refuse(key, high == kMost ? "at least " + std::to_string(low)
                               : "between " + std::to_string(low) + " and " + std::to_string(high));
@@ -240,7 +240,7 @@ double Options::number(std::string_view key, double fallback, std::string_view d
                        double high) {
   double value = fallback;
   if (const std::string* text = find(key)) {
-    if (!parse_number(*text, value)) refuse(key, "a number, not " + quoted(*text));
+    if (!parse_number(*text, value)) refuse(key, "a number, not " + shown_name(*text));
     if (value < low || value > high)
       refuse(key, "between " + number_text(low) + " and " + number_text(high));
   }
@@ -252,8 +252,8 @@ Amount Options::amount(std::string_view key, Amount fallback, std::string_view d
   Amount value = fallback;
   if (const std::string* text = find(key))
     if (!parse_amount(*text, value))
-      refuse(key,
-             "rows (2048), a share of the prompt (0.1) or bytes (512MiB), not " + quoted(*text));
+      refuse(key, "rows (2048), a share of the prompt (0.1) or bytes (512MiB), not " +
+                      shown_name(*text));
   const auto text_of = [](const Amount& a) { return a ? a.text() : std::string(); };
   note(key, "amount", text_of(fallback), text_of(value), doc);
   return value;
@@ -264,7 +264,7 @@ bool Options::flag(std::string_view key, bool fallback, std::string_view doc) {
   if (const std::string* text = find(key)) {
     const bool yes = *text == "true" || *text == "yes" || *text == "on" || *text == "1";
     const bool no = *text == "false" || *text == "no" || *text == "off" || *text == "0";
-    if (!yes && !no) refuse(key, "true or false, not " + quoted(*text));
+    if (!yes && !no) refuse(key, "true or false, not " + shown_name(*text));
     value = yes;
   }
   note(key, "flag", fallback ? "true" : "false", value ? "true" : "false", doc);
@@ -279,7 +279,7 @@ std::string Options::word(std::string_view key, std::string_view fallback, std::
     const std::string known = "|" + std::string(choices) + "|";
     if (text->empty() || text->find('|') != std::string::npos ||
         known.find("|" + *text + "|") == std::string::npos)
-      refuse(key, "one of " + std::string(choices) + ", not " + quoted(*text));
+      refuse(key, "one of " + std::string(choices) + ", not " + shown_name(*text));
   }
   note(key, choices, std::string(fallback), value, doc);
   return value;
@@ -312,7 +312,7 @@ void Options::finish() const {
     if (std::ranges::find(known, key) != known.end()) continue;
     known.insert(known.end(), kCommonKeys.begin(), kCommonKeys.end());
     const std::string near = closest(key, known);
-    fail("no option " + quoted(key) +
+    fail("no option " + shown_name(key) +
          (near.empty() ? "; `pith methods " + method_ + "` lists them"
                        : "; did you mean '" + near + "'?"));
   }

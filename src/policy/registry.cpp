@@ -41,7 +41,7 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
     parts.push_back(trimmed(text.substr(start, i - start)));
     start = i + 1;
   }
-  if (inside) refuse("a quote is not closed in " + quoted(text));
+  if (inside) refuse("a quote is not closed in " + shown_name(text));
   parts.push_back(trimmed(text.substr(start)));
   return parts;
 }
@@ -63,7 +63,7 @@ MethodText parse_method(std::string_view text) {
       all += (all.empty() ? "" : ", ") + std::string(m.name);
     }
     const std::string near = closest(method.name, names);
-    refuse("no method " + quoted(method.name) +
+    refuse("no method " + shown_name(method.name) +
            (near.empty() ? "; there are " + all : "; did you mean '" + near + "'?"));
   }
   if (colon == std::string_view::npos) return method;
@@ -73,11 +73,12 @@ MethodText parse_method(std::string_view text) {
     if (key.empty()) refuse(method.name + ": an option has no name; write key=value");
     const std::string value =
         equals == std::string_view::npos ? "" : unquoted(trimmed(pair.substr(equals + 1)));
-    if (value.empty()) refuse(method.name + ": " + quoted(key) + " has no value; write key=value");
+    if (value.empty())
+      refuse(method.name + ": " + shown_name(key) + " has no value; write key=value");
     if (value.find('"') != std::string::npos)
-      refuse(method.name + ": " + quoted(key) + " has a quote inside its value");
+      refuse(method.name + ": " + shown_name(key) + " has a quote inside its value");
     if (std::ranges::any_of(value, [](unsigned char c) { return c < 32 || c == 127; }))
-      refuse(method.name + ": " + quoted(key) + " has a control character inside its value");
+      refuse(method.name + ": " + shown_name(key) + " has a control character inside its value");
     method.options.emplace_back(key, value);
   }
   return method;
@@ -87,7 +88,7 @@ std::vector<MethodText> parse_spec(std::string_view spec) {
   if (trimmed(spec).empty()) refuse("the spec is empty; 'full' keeps every row");
   std::vector<MethodText> parsed;
   for (const std::string_view text : split(spec, '+')) {
-    if (text.empty()) refuse("a method is missing beside a '+' in " + quoted(trimmed(spec)));
+    if (text.empty()) refuse("a method is missing beside a '+' in " + shown_name(trimmed(spec)));
     parsed.push_back(parse_method(text));
     for (size_t i = 0; i + 1 < parsed.size(); ++i)
       if (parsed[i].name == parsed.back().name) refuse("'" + parsed[i].name + "' is named twice");
