@@ -14,19 +14,24 @@ class GgufFile;
 
 class Tokenizer {
  public:
-  static std::unique_ptr<Tokenizer> load(const GgufFile& file);  // throws bad_file, unsupported
+  // Throws bad_file, unsupported. The tokenizer does not refer to the file afterwards.
+  static std::unique_ptr<Tokenizer> load(const GgufFile& file);
   virtual ~Tokenizer() = default;
 
   // No begin or end token is added. With parse_special, the text of special tokens ("<s>",
-  // "<|eot_id|>") becomes those tokens; without, it is text like any other.
+  // "<|eot_id|>") becomes those tokens; without, it is text like any other. User-defined tokens
+  // are always taken. Any bytes may come: those that are not UTF-8 survive a round trip where the
+  // vocabulary has a token per byte, and become U+FFFD where it lacks them.
   virtual std::vector<int32_t> encode(std::string_view text, bool parse_special) const = 0;
-  // encode with the begin (and end) token the model was trained with.
+  // encode with the begin (and end) token the model was trained with, each once: a template that
+  // spells one out adds no second.
   std::vector<int32_t> encode_prompt(std::string_view text, bool parse_special) const;
   // Bytes of one token; not necessarily whole characters. Control tokens have none.
   virtual std::string_view piece(int32_t token) const = 0;
-  // The token's name in the vocabulary, for listings: "<s>", "▁the".
+  // The token's name in the vocabulary, for listings: "<s>", U+2581 "the".
   virtual std::string_view name(int32_t token) const = 0;
-  // All of them; removes the space a SentencePiece model puts in front.
+  virtual int32_t find(std::string_view name) const = 0;  // the token of that name; -1: none
+  // All of them; removes the space a SentencePiece model puts in front of every stretch of text.
   virtual std::string decode(const std::vector<int32_t>& tokens) const = 0;
 
   virtual int size() const = 0;
@@ -38,6 +43,7 @@ class Tokenizer {
 };
 
 // Gives out only whole UTF-8 characters of a stream of pieces; the rest waits for the next piece.
+// Bytes that cannot become a character pass unchanged: all that was fed comes out, in order.
 class Utf8Stream {
  public:
   std::string feed(std::string_view piece);
