@@ -18,6 +18,9 @@ target_link_libraries(pith_test_support INTERFACE pith_apps pith_flags GTest::gm
 # Files of ../shared/data or $PITH_DATA are used where they are; tests that need them skip without.
 set(PITH_TEST_DATA "${PROJECT_SOURCE_DIR}/../shared/data" CACHE PATH "test data that is not part of the repository")
 target_compile_definitions(pith_test_support INTERFACE PITH_TEST_DATA="${PITH_TEST_DATA}")
+if(support)
+  target_compile_definitions(pith_test_support_objects PRIVATE PITH_TEST_DATA="${PITH_TEST_DATA}")
+endif()
 
 file(GLOB rooms RELATIVE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/tests/*)
 foreach(room ${rooms})

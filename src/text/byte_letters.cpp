@@ -30,14 +30,15 @@ const Alphabet& alphabet() {
 
 }  // namespace
 
-char32_t letter_of_byte(uint8_t byte) { return alphabet().letter[byte]; }
+char32_t letter_of_byte(uint8_t byte) {
+  return alphabet().letter[byte];
+}
 
 std::string bytes_of_letters(std::string_view name) {
   std::string bytes;
   while (!name.empty()) {
     const int length = std::max(utf8_length(name), 1);
-    const char32_t letter =
-        utf8_length(name) == 0 ? char32_t{0xfffd} : utf8_decode(name, length);
+    const char32_t letter = utf8_length(name) == 0 ? char32_t{0xfffd} : utf8_decode(name, length);
     const int byte = letter < alphabet().byte.size() ? alphabet().byte[letter] : -1;
     if (byte < 0)
       bytes += name.substr(0, length);

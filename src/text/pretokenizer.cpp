@@ -1,9 +1,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/pretokenizer.h"
 
-#include <pcre2.h>
-
 #include <algorithm>
+#include <pcre2.h>
 
 #include "base/error.h"
 #include "text/utf8.h"
@@ -103,10 +102,9 @@ std::vector<Word> PreTokenizer::split(std::string_view text) const {
       }
       size_t done = 0;
       while (done < subject.size()) {
-        const int count =
-            pcre2_match(expression->code, reinterpret_cast<PCRE2_SPTR>(subject.data()),
-                        subject.size(), done, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, match.get(),
-                        context.get());
+        const int count = pcre2_match(
+            expression->code, reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(), done,
+            PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, match.get(), context.get());
         if (count == PCRE2_ERROR_NOMATCH) break;
         if (count < 0)
           throw Error(Errc::bad_request, "the text cannot be split into words (PCRE2 error " +

@@ -51,8 +51,8 @@ class SentencePiece final : public VocabularyTokenizer {
       size_t begin, tokens;
     };
     Merger merger;
-    std::string text;  // of the fragment in hand
-    std::unordered_map<std::string_view, Place> seen;          // words of it
+    std::string text;                                         // of the fragment in hand
+    std::unordered_map<std::string_view, Place> seen;         // words of it
     std::unordered_map<std::string_view, size_t> left_bytes;  // of unused tokens: where to split
   };
 

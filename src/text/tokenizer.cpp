@@ -57,8 +57,7 @@ std::vector<int32_t> Tokenizer::encode_prompt(std::string_view text, bool parse_
   std::vector<int32_t> tokens = encode(text, parse_special);
   if (adds_begin() && (tokens.empty() || tokens.front() != begin_token()))
     tokens.insert(tokens.begin(), begin_token());
-  if (adds_end() && (tokens.empty() || tokens.back() != end_token()))
-    tokens.push_back(end_token());
+  if (adds_end() && (tokens.empty() || tokens.back() != end_token())) tokens.push_back(end_token());
   return tokens;
 }
 

@@ -7,8 +7,8 @@ namespace pith {
 namespace {
 
 struct Lead {
-  int length;             // of the whole character; 0: not a first byte
-  unsigned low, high;     // what the second byte may be
+  int length;          // of the whole character; 0: not a first byte
+  unsigned low, high;  // what the second byte may be
 };
 
 Lead lead_of(unsigned char byte) {
@@ -29,8 +29,7 @@ int matched(std::string_view text, const Lead& lead) {
   int count = 1;
   while (count < lead.length && static_cast<size_t>(count) < text.size()) {
     const auto byte = static_cast<unsigned char>(text[count]);
-    const bool fits =
-        count == 1 ? byte >= lead.low && byte <= lead.high : (byte & 0xc0) == 0x80;
+    const bool fits = count == 1 ? byte >= lead.low && byte <= lead.high : (byte & 0xc0) == 0x80;
     if (!fits) break;
     ++count;
   }

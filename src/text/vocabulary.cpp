@@ -15,16 +15,30 @@ constexpr std::string_view kMarkedBlank = "\xe2\x96\x81";  // U+2581
 
 // Names that end a generation in one model or another. Files often name only one of them.
 constexpr std::string_view kEndNames[] = {
-    "<|eot_id|>",      "<|eom_id|>",  "<|end_of_text|>", "<|im_end|>", "<|end|>",
-    "<|endoftext|>",   "<|return|>",  "<|EOT|>",         "<|eot|>",    "<|eom|>",
-    "<end_of_turn>",   "<|END_OF_TURN_TOKEN|>",          "<|user_end|>", "<end_of_utterance>",
-    "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|return|>",
+    "<|EOT|>",
+    "<|eot|>",
+    "<|eom|>",
+    "<end_of_turn>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|user_end|>",
+    "<end_of_utterance>",
+    "<\xef\xbd\x9c"
+    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
 };
 // As well, but only where the file marks them as more than text.
-constexpr std::string_view kShortEndNames[] = {"</s>", "<eos>", "<EOT>", "_<EOT>", "[EOS]",
-                                               "[EOT]"};
+constexpr std::string_view kShortEndNames[] = {"</s>",   "<eos>", "<EOT>",
+                                               "_<EOT>", "[EOS]", "[EOT]"};
 
-std::string number(size_t value) { return std::to_string(value); }
+std::string number(size_t value) {
+  return std::to_string(value);
+}
 
 std::string with_blanks(std::string_view name) {
   std::string piece;

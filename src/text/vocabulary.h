@@ -16,8 +16,8 @@ namespace pith {
 
 // What a file says, unchecked. Views need to live only until the tokenizer is made.
 struct VocabularySpec {
-  std::string source = "vocabulary";  // named in messages: the file
-  std::string_view model;             // "llama" or "gpt2"
+  std::string source = "vocabulary";    // named in messages: the file
+  std::string_view model;               // "llama" or "gpt2"
   std::optional<std::string_view> pre;  // of "gpt2"; nothing: guessed from the architecture
   std::string_view architecture;
   std::vector<std::string_view> tokens;
@@ -34,7 +34,13 @@ VocabularySpec read_vocabulary(const GgufFile& file);
 std::unique_ptr<Tokenizer> make_tokenizer(const VocabularySpec& spec);
 
 enum class TokenKind : uint8_t {
-  undefined = 0, normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6,
+  undefined = 0,
+  normal = 1,
+  unknown = 2,
+  control = 3,
+  user_defined = 4,
+  unused = 5,
+  byte = 6,
 };
 
 // How names spell pieces: U+2581 for a blank and "<0x0A>" for a byte, or a letter for every byte.
