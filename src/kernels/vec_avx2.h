@@ -86,6 +86,43 @@ inline IVec select(Mask m, IVec yes, IVec no) {
   return {_mm256_blendv_epi8(no.v, yes.v, _mm256_castps_si256(m.v))};
 }
 
+// ---- sixteen bytes, whatever the lanes. Both halves of the register hold all of them, so that any
+// of them can be shuffled to any lane.
+
+struct Bytes {
+  __m256i v;
+  static Bytes load(const void* p) {
+    return {_mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+  }
+  static Bytes all(uint8_t x) { return {_mm256_set1_epi8(static_cast<char>(x))}; }
+  static Bytes all4(const std::byte* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return {_mm256_set1_epi32(four)};
+  }
+};
+inline Bytes operator&(Bytes a, Bytes b) {
+  return {_mm256_and_si256(a.v, b.v)};
+}
+inline Bytes operator|(Bytes a, Bytes b) {
+  return {_mm256_or_si256(a.v, b.v)};
+}
+inline Bytes operator-(Bytes a, Bytes b) {
+  return {_mm256_sub_epi8(a.v, b.v)};
+}
+inline Bytes shift_right(Bytes x, int bits) {
+  return {_mm256_srl_epi16(x.v, _mm_cvtsi32_si128(bits))};
+}
+inline Bytes shift_left(Bytes x, int bits) {
+  return {_mm256_sll_epi16(x.v, _mm_cvtsi32_si128(bits))};
+}
+inline Bytes equal(Bytes a, Bytes b) {
+  return {_mm256_cmpeq_epi8(a.v, b.v)};
+}
+inline Bytes lookup(Bytes table, Bytes index) {
+  return {_mm256_shuffle_epi8(table.v, index.v)};
+}
+
 // ---- floats
 
 struct Vec {
@@ -99,6 +136,11 @@ struct Vec {
   }
   static Vec load_f16(const std::byte* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+  static Vec all_f16(const std::byte* p) {
+    int16_t half;
+    __builtin_memcpy(&half, p, sizeof half);
+    return {_mm256_cvtph_ps(_mm_set1_epi16(half))};
   }
   static Vec load_bf16(const std::byte* p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -187,10 +229,17 @@ inline IVec bits(Vec x) {
 inline Vec from_bits(IVec x) {
   return {_mm256_castsi256_ps(x.v)};
 }
-inline Vec lookup16(const float* table, IVec index) {
-  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index.v);
-  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index.v);
-  return {_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 28)))};
+
+// One shuffle puts a byte at the top of its lane, which is its value times 2^24.
+constexpr float kCodeUnit = 0x1p-24f;
+alignas(32) constexpr int8_t kTopByte[2][32] = {
+    {-1, -1, -1, 0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3,
+     -1, -1, -1, 4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7},
+    {-1, -1, -1, 8,  -1, -1, -1, 9,  -1, -1, -1, 10, -1, -1, -1, 11,
+     -1, -1, -1, 12, -1, -1, -1, 13, -1, -1, -1, 14, -1, -1, -1, 15}};
+inline Vec code_floats(Bytes x, int i) {
+  const __m256i where = _mm256_load_si256(reinterpret_cast<const __m256i*>(kTopByte[i]));
+  return {_mm256_cvtepi32_ps(_mm256_shuffle_epi8(x.v, where))};
 }
 
 // ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7))
@@ -205,11 +254,16 @@ inline float largest(Vec x) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-// ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
+// The same additions for four vectors at once.
 inline void sum4(const Vec* x, float* out) {
-  const __m256 low = _mm256_hadd_ps(x[0].v, x[1].v), high = _mm256_hadd_ps(x[2].v, x[3].v);
-  const __m256 both = _mm256_hadd_ps(low, high);
-  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1)));
+  __m128 four[4];
+  for (int i = 0; i < 4; ++i)
+    four[i] = _mm_add_ps(_mm256_castps256_ps128(x[i].v), _mm256_extractf128_ps(x[i].v, 1));
+  // (0 + 2, 1 + 3) of two vectors
+  const __m128 a = _mm_add_ps(_mm_movelh_ps(four[0], four[1]), _mm_movehl_ps(four[1], four[0]));
+  const __m128 b = _mm_add_ps(_mm_movelh_ps(four[2], four[3]), _mm_movehl_ps(four[3], four[2]));
+  _mm_storeu_ps(out, _mm_add_ps(_mm_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)),
+                                _mm_shuffle_ps(a, b, _MM_SHUFFLE(3, 1, 3, 1))));
 }
 
 inline void transpose(Vec* x) {
@@ -227,6 +281,12 @@ inline void transpose(Vec* x) {
     x[i].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
     x[i + 4].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
   }
+}
+
+inline float load_half(const std::byte* p) {
+  uint16_t half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
 }
 
 inline float square_root(float x) {

@@ -83,6 +83,40 @@ inline IVec select(Mask m, IVec yes, IVec no) {
   return {_mm512_mask_blend_epi32(m.v, no.v, yes.v)};
 }
 
+// ---- sixteen bytes
+
+struct Bytes {
+  __m128i v;
+  static Bytes load(const void* p) { return {_mm_loadu_si128(static_cast<const __m128i*>(p))}; }
+  static Bytes all(uint8_t x) { return {_mm_set1_epi8(static_cast<char>(x))}; }
+  static Bytes all4(const std::byte* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return {_mm_set1_epi32(four)};
+  }
+};
+inline Bytes operator&(Bytes a, Bytes b) {
+  return {_mm_and_si128(a.v, b.v)};
+}
+inline Bytes operator|(Bytes a, Bytes b) {
+  return {_mm_or_si128(a.v, b.v)};
+}
+inline Bytes operator-(Bytes a, Bytes b) {
+  return {_mm_sub_epi8(a.v, b.v)};
+}
+inline Bytes shift_right(Bytes x, int bits) {
+  return {_mm_srl_epi16(x.v, _mm_cvtsi32_si128(bits))};
+}
+inline Bytes shift_left(Bytes x, int bits) {
+  return {_mm_sll_epi16(x.v, _mm_cvtsi32_si128(bits))};
+}
+inline Bytes equal(Bytes a, Bytes b) {
+  return {_mm_cmpeq_epi8(a.v, b.v)};
+}
+inline Bytes lookup(Bytes table, Bytes index) {
+  return {_mm_shuffle_epi8(table.v, index.v)};
+}
+
 // ---- floats
 
 struct Vec {
@@ -94,6 +128,11 @@ struct Vec {
   static Vec load(const std::byte* p) { return {_mm512_loadu_ps(p)}; }
   static Vec load_f16(const std::byte* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  static Vec all_f16(const std::byte* p) {
+    int16_t half;
+    __builtin_memcpy(&half, p, sizeof half);
+    return {_mm512_cvtph_ps(_mm256_set1_epi16(half))};
   }
   static Vec load_bf16(const std::byte* p) {
     return bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -178,8 +217,10 @@ inline IVec bits(Vec x) {
 inline Vec from_bits(IVec x) {
   return {_mm512_castsi512_ps(x.v)};
 }
-inline Vec lookup16(const float* table, IVec index) {
-  return {_mm512_permutexvar_ps(index.v, _mm512_loadu_ps(table))};
+
+constexpr float kCodeUnit = 1;
+inline Vec code_floats(Bytes x, int) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x.v))};
 }
 
 // Halves are added first: lane i with lane i + 8, then i + 4, then i + 2, then i + 1.
@@ -196,13 +237,19 @@ inline float largest(Vec x) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-// Upper half added to lower, then ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
+// The same additions for four vectors at once.
 inline void sum4(const Vec* x, float* out) {
-  __m256 y[4];
-  for (int i = 0; i < 4; ++i)
-    y[i] = _mm256_add_ps(_mm512_castps512_ps256(x[i].v), _mm512_extractf32x8_ps(x[i].v, 1));
-  const __m256 both = _mm256_hadd_ps(_mm256_hadd_ps(y[0], y[1]), _mm256_hadd_ps(y[2], y[3]));
-  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1)));
+  __m128 four[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m256 eight =
+        _mm256_add_ps(_mm512_castps512_ps256(x[i].v), _mm512_extractf32x8_ps(x[i].v, 1));
+    four[i] = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  }
+  // (0 + 2, 1 + 3) of two vectors
+  const __m128 a = _mm_add_ps(_mm_movelh_ps(four[0], four[1]), _mm_movehl_ps(four[1], four[0]));
+  const __m128 b = _mm_add_ps(_mm_movelh_ps(four[2], four[3]), _mm_movehl_ps(four[3], four[2]));
+  _mm_storeu_ps(out, _mm_add_ps(_mm_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)),
+                                _mm_shuffle_ps(a, b, _MM_SHUFFLE(3, 1, 3, 1))));
 }
 
 inline void transpose(Vec* x) {
@@ -226,6 +273,12 @@ inline void transpose(Vec* x) {
     x[c + 8].v = _mm512_shuffle_f32x4(q, s, 0x88);
     x[c + 12].v = _mm512_shuffle_f32x4(q, s, 0xdd);
   }
+}
+
+inline float load_half(const std::byte* p) {
+  uint16_t half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
 }
 
 inline float square_root(float x) {

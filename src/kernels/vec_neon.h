@@ -91,6 +91,40 @@ inline IVec select(Mask m, IVec yes, IVec no) {
   return {vbslq_s32(m.v, yes.v, no.v)};
 }
 
+// ---- sixteen bytes, whatever the lanes
+
+struct Bytes {
+  uint8x16_t v;
+  static Bytes load(const void* p) { return {vld1q_u8(static_cast<const uint8_t*>(p))}; }
+  static Bytes all(uint8_t x) { return {vdupq_n_u8(x)}; }
+  static Bytes all4(const std::byte* p) {
+    uint32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return {vreinterpretq_u8_u32(vdupq_n_u32(four))};
+  }
+};
+inline Bytes operator&(Bytes a, Bytes b) {
+  return {vandq_u8(a.v, b.v)};
+}
+inline Bytes operator|(Bytes a, Bytes b) {
+  return {vorrq_u8(a.v, b.v)};
+}
+inline Bytes operator-(Bytes a, Bytes b) {
+  return {vsubq_u8(a.v, b.v)};
+}
+inline Bytes shift_right(Bytes x, int bits) {
+  return {vshlq_u8(x.v, vdupq_n_s8(static_cast<int8_t>(-bits)))};
+}
+inline Bytes shift_left(Bytes x, int bits) {
+  return {vshlq_u8(x.v, vdupq_n_s8(static_cast<int8_t>(bits)))};
+}
+inline Bytes equal(Bytes a, Bytes b) {
+  return {vceqq_u8(a.v, b.v)};
+}
+inline Bytes lookup(Bytes table, Bytes index) {
+  return {vqtbl1q_u8(table.v, index.v)};
+}
+
 // ---- floats
 
 struct Vec {
@@ -104,6 +138,11 @@ struct Vec {
   }
   static Vec load_f16(const std::byte* p) {
     return {vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(reinterpret_cast<const uint8_t*>(p))))};
+  }
+  static Vec all_f16(const std::byte* p) {
+    uint16_t half;
+    __builtin_memcpy(&half, p, sizeof half);
+    return {vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half)))};
   }
   static Vec load_bf16(const std::byte* p) {
     const uint16x4_t half = vreinterpret_u16_u8(vld1_u8(reinterpret_cast<const uint8_t*>(p)));
@@ -195,11 +234,12 @@ inline IVec bits(Vec x) {
 inline Vec from_bits(IVec x) {
   return {vreinterpretq_f32_s32(x.v)};
 }
-inline Vec lookup16(const float* table, IVec index) {
-  int32_t i[4];
-  store(i, index);
-  const float x[4] = {table[i[0]], table[i[1]], table[i[2]], table[i[3]]};
-  return Vec::load(x);
+
+constexpr float kCodeUnit = 1;
+inline Vec code_floats(Bytes x, int i) {
+  const int8x16_t codes = vreinterpretq_s8_u8(x.v);
+  const int16x8_t half = vmovl_s8(i < 2 ? vget_low_s8(codes) : vget_high_s8(codes));
+  return {vcvtq_f32_s32(vmovl_s16(i % 2 == 0 ? vget_low_s16(half) : vget_high_s16(half)))};
 }
 
 // (0 + 2) + (1 + 3)
@@ -212,9 +252,11 @@ inline float largest(Vec x) {
   return vgetq_lane_f32(max(two, {vextq_f32(two.v, two.v, 1)}).v, 0);
 }
 
-// (0 + 1) + (2 + 3)
+// The same additions for four vectors at once.
 inline void sum4(const Vec* x, float* out) {
-  vst1q_f32(out, vpaddq_f32(vpaddq_f32(x[0].v, x[1].v), vpaddq_f32(x[2].v, x[3].v)));
+  float32x2_t two[4];
+  for (int i = 0; i < 4; ++i) two[i] = vadd_f32(vget_low_f32(x[i].v), vget_high_f32(x[i].v));
+  vst1q_f32(out, vpaddq_f32(vcombine_f32(two[0], two[1]), vcombine_f32(two[2], two[3])));
 }
 
 inline void transpose(Vec* x) {
@@ -223,6 +265,12 @@ inline void transpose(Vec* x) {
     x[i].v = vcombine_f32(vget_low_f32(a.val[i]), vget_low_f32(b.val[i]));
     x[i + 2].v = vcombine_f32(vget_high_f32(a.val[i]), vget_high_f32(b.val[i]));
   }
+}
+
+inline float load_half(const std::byte* p) {
+  uint16_t half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half))), 0);
 }
 
 inline float square_root(float x) {

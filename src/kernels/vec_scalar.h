@@ -4,6 +4,7 @@
 //
 // The vocabulary of the *.inl.h kernels; each vec_*.h spells all of it anew:
 //   Vec    `lanes` floats       IVec   as many int32       Mask   as many truth values
+//   Bytes  sixteen bytes on every target: the codes of quantised weights before they are widened
 // Loads and stores need no alignment. *_part moves the first n < lanes values only; the lanes
 // behind them read as zero. max, min: the second operand where either is NaN.
 #pragma once
@@ -79,6 +80,54 @@ inline IVec select(Mask m, IVec yes, IVec no) {
   return m.v ? yes : no;
 }
 
+// ---- sixteen bytes, whatever the lanes
+
+struct Bytes {
+  uint8_t v[16];
+  static Bytes load(const void* p) {
+    Bytes x;
+    __builtin_memcpy(x.v, p, 16);
+    return x;
+  }
+  static Bytes all4(const std::byte* p) {  // four bytes, repeated
+    Bytes x;
+    for (int i = 0; i < 16; i += 4) __builtin_memcpy(x.v + i, p, 4);
+    return x;
+  }
+  static Bytes all(uint8_t x) {
+    Bytes r;
+    for (uint8_t& b : r.v) b = x;
+    return r;
+  }
+};
+template <class Function>
+Bytes each_byte(Bytes a, Bytes b, Function function) {
+  for (int i = 0; i < 16; ++i) a.v[i] = static_cast<uint8_t>(function(a.v[i], b.v[i]));
+  return a;
+}
+inline Bytes operator&(Bytes a, Bytes b) {
+  return each_byte(a, b, [](int x, int y) { return x & y; });
+}
+inline Bytes operator|(Bytes a, Bytes b) {
+  return each_byte(a, b, [](int x, int y) { return x | y; });
+}
+inline Bytes operator-(Bytes a, Bytes b) {
+  return each_byte(a, b, [](int x, int y) { return x - y; });
+}
+// Shifts, 0 to 7. What comes in from outside a byte is not defined: mask it away.
+inline Bytes shift_right(Bytes x, int bits) {
+  return each_byte(x, x, [bits](int a, int) { return a >> bits; });
+}
+inline Bytes shift_left(Bytes x, int bits) {
+  return each_byte(x, x, [bits](int a, int) { return a << bits; });
+}
+inline Bytes equal(Bytes a, Bytes b) {  // 255 or 0
+  return each_byte(a, b, [](int x, int y) { return x == y ? 255 : 0; });
+}
+inline Bytes lookup(Bytes table, Bytes index) {  // index 0 to 15
+  return each_byte(index, index, [&table](int i, int) { return table.v[i]; });
+}
+
 // ---- floats
 
 inline uint32_t bits_of(float x) {
@@ -128,6 +177,7 @@ struct Vec {
     __builtin_memcpy(&x, p, sizeof x);
     return {half_to_float(x)};
   }
+  static Vec all_f16(const std::byte* p) { return load_f16(p); }  // one f16 in every lane
   static Vec load_bf16(const std::byte* p) {
     uint16_t x;
     __builtin_memcpy(&x, p, sizeof x);
@@ -202,9 +252,12 @@ inline IVec bits(Vec x) {
 inline Vec from_bits(IVec x) {
   return {float_of(static_cast<uint32_t>(x.v))};
 }
-// table[index] for indices 0 to 15
-inline Vec lookup16(const float* table, IVec index) {
-  return {table[index.v]};
+
+// Signed bytes lanes * i and following as floats, in units of kCodeUnit: a power of two that
+// the caller multiplies into his scale.
+constexpr float kCodeUnit = 1;
+inline Vec code_floats(const Bytes& x, int i) {
+  return {static_cast<float>(static_cast<int8_t>(x.v[i]))};
 }
 
 // Over the lanes, in a fixed order.
@@ -215,14 +268,18 @@ inline float largest(Vec x) {
   return x.v;
 }
 
-// out[i] = the lanes of x[i] added up, for four vectors at once: in a fixed order, not that of
-// `sum`.
+// out[i] = sum(x[i]) for four vectors at once, the same bits
 inline void sum4(const Vec* x, float* out) {
   for (int i = 0; i < 4; ++i) out[i] = x[i].v;
 }
 
 // x[i] lane j becomes x[j] lane i, for `lanes` vectors.
 inline void transpose(Vec*) {}
+
+// One f16 as a float.
+inline float load_half(const std::byte* p) {
+  return Vec::load_f16(p).v;
+}
 
 // Square root of one float, correctly rounded.
 inline float square_root(float x) {
