@@ -1,6 +1,7 @@
 // The operations a transformer and the methods need, on views. One implementation per
 // device. Float rows stay where the backend allocated them; scores, budgets and plans
-// always live on the host.
+// always live on the host. One caller at a time. A token's results are the same bits whatever
+// it shares a call with, and however many threads work.
 #pragma once
 
 #include <cstddef>
@@ -28,13 +29,13 @@ class Buffer {  // memory of one backend; freed with it
 // All are attended to separately and merged; see kernels/attn_state.h. The rows that are read are
 // numbered 0 .. rows() - 1: the given sealed pages in order, then the open rows.
 struct PagedHead {
-  std::span<const std::byte* const> sealed_k, sealed_v;  // the full pages to read, in order
+  std::span<const std::byte*const> sealed_k, sealed_v;  // the full pages to read, in order
   Quant k_quant = Quant::f16, v_quant = Quant::f16;
   int k_dim = 0, v_dim = 0;           // of sealed rows, after the basis
   const float* query_map = nullptr;   // [k_dim, dim] takes a query to sealed coordinates
   const float* output_map = nullptr;  // [v_dim, dim] takes their sum back; null: as is
 
-  std::span<const std::byte* const> open_k, open_v;  // plain, `open_quant`, [page_rows, dim]
+  std::span<const std::byte*const> open_k, open_v;  // plain, `open_quant`, [page_rows, dim]
   Quant open_quant = Quant::f16;
   int open_rows = 0;
 
@@ -49,31 +50,34 @@ struct PagedHead {
 
 // Causal attention of a tile of queries over the dense rows of the layer being prefilled.
 struct DenseAttention {
-  ConstCube q;                            // [tile, query_heads, dim], after RoPE
-  ConstCube k, v;                         // [heads, rows, dim]
-  std::span<const PagedHead> cached;      // [heads] rows of earlier turns, all of them older; or empty
-  int64_t first_row = 0;                  // row index of the tile's first query
-  std::span<const int32_t> positions;     // [rows] of the layer's rows
+  ConstCube q;                             // [tile, query_heads, dim], after RoPE
+  ConstCube k, v;                          // [heads, rows, dim]
+  std::span<const PagedHead> cached = {};  // [heads] rows of earlier turns, all older; or empty
+  int64_t first_row = 0;                   // row index of the tile's first query
+  std::span<const int32_t> positions;      // [rows] of the layer's rows
   AttentionRule rule;
-  Cube out;                               // [tile, query_heads, dim]
+  Cube out;  // [tile, query_heads, dim]
   Mass mass = Mass::none;
-  Mat column_mass;  // [heads, rows] attention each row received so far, by `mass`
+  Mat column_mass = {};  // [heads, rows] attention each row received so far, by `mass`
 };
 
+// Attention of one generated token in one head. Positions of the head's rows are read only where
+// the rule has a window or slopes; neither applies to pseudo rows, which have no position.
 struct HeadAttention {
   ConstMat q;  // [group, dim], after RoPE
   PagedHead head;
-  int32_t position = 0;     // of the query
-  int first_query_head = 0; // for ALiBi slopes
+  int32_t position = 0;      // of the query
+  int first_query_head = 0;  // for ALiBi slopes
   AttentionRule rule;
-  Mat out;                 // [group, dim]
-  std::span<float> probs;  // one per row read, summed over the group; empty: not wanted
+  Mat out;  // [group, dim]
+  // One per row read, summed over the group: shares of everything read, pseudo rows included.
+  std::span<float> probs = {};  // empty: not wanted
 };
 
 // What the last queries of a prompt pay to every row of a layer.
 struct WindowMass {
-  ConstCube q;        // [window, query_heads, dim], after RoPE: the newest rows
-  ConstCube k;        // [heads, rows, dim]
+  ConstCube q;                         // [window, query_heads, dim], after RoPE: the newest rows
+  ConstCube k;                         // [heads, rows, dim]
   std::span<const int32_t> positions;  // [rows]
   AttentionRule rule;
   Mat out;  // host, [query_heads, rows]: softmax probabilities summed over the window
@@ -86,7 +90,8 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
   virtual const Threads& threads() const = 0;
-  virtual std::unique_ptr<Buffer> allocate(size_t bytes) = 0;  // zeroed lazily by the system
+  // Zeroed lazily by the system, and given back to it when freed. Throws Error{no_memory}.
+  virtual std::unique_ptr<Buffer> allocate(size_t bytes) = 0;
 
   // Dense maths of a block. x and out are [rows, features].
   virtual void embed(const WeightMatrix& table, std::span<const int32_t> tokens, float scale,
@@ -104,7 +109,8 @@ class Backend {
   virtual void add_row(std::span<const float> bias, Mat into) = 0;  // to every row
   virtual void clamp(float limit, Mat into) = 0;                    // to [-limit, limit]
   virtual void softcap(float cap, Mat into) = 0;                    // cap * tanh(x / cap)
-  virtual void gather(ConstMat x, std::span<const int32_t> rows, Mat out) = 0;  // may overlap if ascending
+  virtual void gather(ConstMat x, std::span<const int32_t> rows,
+                      Mat out) = 0;  // may overlap if ascending
 
   // Attention.
   virtual void attend(const DenseAttention& job) = 0;
