@@ -37,6 +37,12 @@ class Sampler {
   const SamplingOptions& options() const { return options_; }
 
  private:
+  void collect(std::span<const float> logits);
+  void cut(size_t count);
+  void keep_typical();
+  int32_t mirostat();
+  int32_t draw(const std::vector<std::pair<float, int32_t>>& probabilities);
+
   SamplingOptions options_;
   Random random_;
   float mu_;
