@@ -77,7 +77,12 @@ foreach(folder ${folders})
     get_filename_component(name ${script} NAME_WE)
     add_test(NAME ${folder}.${name} COMMAND ${script} $<TARGET_FILE:pith> ${PROJECT_BINARY_DIR}
              WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-    set_tests_properties(${folder}.${name} PROPERTIES LABELS ${folder} SKIP_RETURN_CODE 77)
+    # *_slow_test.sh: left out with `ctest -LE slow`.
+    set(labels ${folder})
+    if(name MATCHES "_slow_test$")
+      list(APPEND labels slow)
+    endif()
+    set_tests_properties(${folder}.${name} PROPERTIES LABELS "${labels}" SKIP_RETURN_CODE 77)
   endforeach()
 endforeach()
 add_test(NAME layers COMMAND python3 tools/check_layers.py WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})

@@ -1,10 +1,11 @@
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <new>
 #include <string>
+#include <system_error>
 #include <unistd.h>
 #include <vector>
 
@@ -17,11 +18,9 @@
 namespace pith {
 namespace {
 
-constexpr std::array<const Command*, 4> kCommands = {
-    &kDemoCommand,
-    &kBenchCommand,
-    &kInspectCommand,
-    &kManCommand,
+constexpr const Command* kCommands[] = {
+    &kDemoCommand,    &kBenchCommand,    &kInspectCommand,    &kTokenizeCommand,
+    &kConvertCommand, &kQuantizeCommand, &kCompletionCommand, &kManCommand,
 };
 
 int exit_code(Errc code) {
@@ -36,9 +35,12 @@ void print_error(std::string sentence) {
 }
 
 // What is still buffered must reach the file or pipe, or the user must hear about it.
+std::string output_refusal() {
+  return std::string("cannot write to standard output: ") + std::strerror(errno);
+}
+
 void flush_output() {
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
-    throw Error(Errc::io, std::string("cannot write to standard output: ") + std::strerror(errno));
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw Error(Errc::io, output_refusal());
 }
 
 void print(const std::string& text) {
@@ -119,7 +121,7 @@ std::span<const Command* const> commands() {
 
 const Command* find_command(std::string_view name) {
   const auto found = std::ranges::find(kCommands, name, [](const Command* c) { return c->name; });
-  return found == kCommands.end() ? nullptr : *found;
+  return found == std::end(kCommands) ? nullptr : *found;
 }
 
 int run_command_line(int argc, char** argv) {
@@ -134,6 +136,11 @@ int run_command_line(int argc, char** argv) {
     return exit_code(error.code());
   } catch (const std::bad_alloc&) {
     print_error("the system has no memory left for this");
+    return 1;
+  } catch (const std::system_error& error) {
+    // fmt throws where stdio only remembers.
+    errno = error.code().value();
+    print_error(std::ferror(stdout) != 0 ? output_refusal() : error.what());
     return 1;
   } catch (const std::exception& error) {
     print_error(std::string("an internal error, which is a bug worth reporting: ") + error.what());

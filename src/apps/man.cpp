@@ -1,5 +1,7 @@
-// pith man: the manual page, written from the same declarations as --help.
+// pith man: the manual page and docs/cli.md, written from the same declarations as --help.
+#include <cctype>
 #include <cstdio>
+#include <memory>
 
 #include "apps/help.h"
 
@@ -20,6 +22,12 @@ std::string troff(std::string_view text) {
       out += c;
     line_start = c == '\n';
   }
+  return out;
+}
+
+std::string upper_first(std::string_view text) {
+  std::string out(text);
+  out.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(out.front())));
   return out;
 }
 
@@ -52,9 +60,8 @@ std::string command_section(const Command& command) {
   Arguments arguments;
   command.setup(arguments);
   std::string out = ".SS \"pith " + troff(command.name) + "\"\n";
-  std::string summary(command.summary);
-  summary.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(summary.front())));
-  out += troff(summary) + ".\n.PP\n.B " + troff(usage_line(command, arguments)) + "\n";
+  out += troff(upper_first(command.summary)) + ".\n.PP\n.B " +
+         troff(usage_line(command, arguments)) + "\n";
   out += paragraphs(command.description);
   for (const Argument& argument : arguments.all()) out += argument_entry(argument);
   if (!command.examples.empty())
@@ -76,9 +83,47 @@ std::string man_page() {
   return out;
 }
 
-std::function<int()> setup(Arguments&) {
-  return [] {
-    std::fputs(man_page().c_str(), stdout);
+// ---- Markdown ----
+
+std::string cell(std::string_view text) {
+  std::string out;
+  for (const char c : text) out += c == '|' ? std::string("\\|") : std::string(1, c);
+  return out;
+}
+
+std::string markdown_section(const Command& command) {
+  Arguments arguments;
+  command.setup(arguments);
+  std::string out = "## pith " + std::string(command.name) + "\n\n" + upper_first(command.summary);
+  out += ".\n\n```text\n" + usage_line(command, arguments) + "\n```\n";
+  if (!command.description.empty()) out += "\n" + std::string(command.description) + "\n";
+  if (!arguments.all().empty()) out += "\n| Argument | Meaning |\n|---|---|\n";
+  for (const Argument& argument : arguments.all())
+    out += "| `" + cell(argument.usage()) + "` | " + cell(argument_doc(argument)) + " |\n";
+  if (!command.examples.empty())
+    out += "\n```console\n" + std::string(command.examples) + "\n```\n";
+  return out + "\n";
+}
+
+std::string markdown_page() {
+  std::string out = "# Command line\n\nMade by `pith man --markdown`; do not edit.\n\n";
+  out += std::string(kDescription) + "\n\n| Exit code | Meaning |\n|---|---|\n";
+  for (const ExitStatus& status : kExitStatus)
+    out += "| " + std::to_string(status.code) + " | " + std::string(status.meaning) + " |\n";
+  out +=
+      "\nErrors are one sentence on standard error: `pith: ...`. Progress bars go to standard "
+      "error, only on a terminal. The environment variable `PITH_ISA` " +
+      std::string(kIsaDescription) + ".\n\n";
+  for (const Command* command : commands()) out += markdown_section(*command);
+  out.pop_back();
+  return out;
+}
+
+std::function<int()> setup(Arguments& arguments) {
+  const auto markdown = std::make_shared<bool>(false);
+  arguments.flag("--markdown", *markdown, "the same as Markdown, which is docs/cli.md");
+  return [markdown] {
+    std::fputs((*markdown ? markdown_page() : man_page()).c_str(), stdout);
     return 0;
   };
 }

@@ -1,0 +1,205 @@
+#include "apps/engine_arguments.h"
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <unistd.h>
+
+#include "apps/stop.h"
+#include "base/error.h"
+
+namespace pith {
+
+void declare_engine(Arguments& arguments, EngineArguments& engine) {
+  arguments.option("-m,--model", engine.model, "FILE", "the model, a GGUF file")
+      .required()
+      .completes(Complete::file);
+  arguments.option("-t,--threads", engine.threads, "N", "threads; 0: one per core").at_least(0);
+  arguments
+      .option("-c,--ctx-size", engine.context, "N",
+              "most tokens of prompt and answer together; 0: what the model was trained for")
+      .at_least(0);
+  arguments.option("-b,--batch-size", engine.tile, "N", "rows of a prompt that run together")
+      .between(1, 65536);
+  arguments
+      .bytes("--kv-memory", engine.cache_bytes,
+             "hard limit of everything a session holds, such as 2GiB")
+      .shows("three quarters of free memory");
+}
+
+std::unique_ptr<Engine> open_engine(const EngineArguments& arguments) {
+  EngineOptions options;
+  options.threads = arguments.threads;
+  options.cache_bytes = arguments.cache_bytes;
+  options.tile_rows = arguments.tile;
+  return std::make_unique<Engine>(Model::load(arguments.model), options);
+}
+
+int context_limit(const Engine& engine, const EngineArguments& arguments) {
+  if (arguments.context > 0) return arguments.context;
+  const int trained = engine.model().config().max_position;
+  return trained > 0 ? trained : std::numeric_limits<int>::max();
+}
+
+void declare_spec(Arguments& arguments, std::string& spec) {
+  arguments
+      .option("--kv", spec, "SPEC",
+              "how the cache is compressed, such as snapkv:budget=0.1; 'pith methods' lists them")
+      .completes(Complete::method);
+}
+
+void declare_sampling(Arguments& arguments, SamplingArguments& sampling) {
+  SamplingOptions& o = sampling.options;
+  arguments.section("Sampling");
+  arguments.option("--temp", o.temperature, "T", "temperature; 0: the most likely token")
+      .at_least(0);
+  arguments.option("--top-k", o.top_k, "K", "only the K most likely tokens; 0: all").at_least(0);
+  arguments.option("--top-p", o.top_p, "P", "only the most likely tokens up to this mass; 1: all")
+      .between(0, 1);
+  arguments.option("--min-p", o.min_p, "P", "only tokens this likely relative to the best; 0: all")
+      .between(0, 1);
+  arguments.option("--typical", o.typical_p, "P", "locally typical sampling; 1: off").between(0, 1);
+  arguments.option("--min-keep", o.min_keep, "N", "tokens that every filter leaves at least")
+      .at_least(1);
+  arguments
+      .option("--repeat-last-n", o.penalty_last, "N",
+              "tokens that penalties look back; 0: none, -1: all")
+      .at_least(-1);
+  arguments.option("--repeat-penalty", o.repeat_penalty, "X", "divides likelihood; 1: off")
+      .at_least(0.01);
+  arguments.option("--presence-penalty", o.presence_penalty, "X", "taken off once; 0: off");
+  arguments.option("--frequency-penalty", o.frequency_penalty, "X",
+                   "taken off per occurrence; 0: off");
+  arguments.option("--mirostat", o.mirostat, "N", "2: mirostat 2 in place of the filters; 0: off")
+      .between(0, 2);
+  arguments.option("--mirostat-ent", o.mirostat_tau, "X", "surprise that mirostat aims at, tau")
+      .at_least(0);
+  arguments.option("--mirostat-lr", o.mirostat_eta, "X", "learning rate of mirostat, eta")
+      .between(0, 1);
+  arguments.option("-l,--logit-bias", sampling.logit_bias, "ID+BIAS",
+                   "added to a token's logit, such as 15043+1 or 2-1.5; 2=-inf forbids");
+  arguments.option("-s,--seed", o.seed, "N", "the same seed gives the same text");
+  arguments.section("");
+}
+
+SamplingOptions sampling_options(const SamplingArguments& sampling) {
+  SamplingOptions options = sampling.options;
+  if (options.mirostat == 1)
+    throw Error(Errc::bad_option, "--mirostat 1 is not known; 2 is its successor");
+  for (const std::string& text : sampling.logit_bias) {
+    const auto wrong = [&] {
+      return Error(
+          Errc::bad_option,
+          "--logit-bias needs a token id and a number such as 15043+1, not '" + text + "'");
+    };
+    int32_t id = 0;
+    const char* const end = text.data() + text.size();
+    const auto [after, error] = std::from_chars(text.data(), end, id);
+    if (error != std::errc() || id < 0 || after == end) throw wrong();
+    if (*after != '=' && *after != '+' && *after != '-') throw wrong();
+    float bias = 0;
+    // from_chars takes "-1" but not "+1".
+    const auto [stop, bias_error] = std::from_chars(*after == '-' ? after : after + 1, end, bias);
+    if (bias_error != std::errc() || stop != end || std::isnan(bias)) throw wrong();
+    options.logit_bias.emplace_back(id, bias);
+  }
+  return options;
+}
+
+void declare_text(Arguments& arguments, TextArguments& text, std::string_view what) {
+  const std::string name(what);
+  Argument& prompt = arguments.option("-p,--prompt", text.prompt, "TEXT", "the " + name);
+  prompt.store = [&text](const std::string& value) {
+    text.prompt = value;
+    text.given_prompt = true;
+  };
+  arguments
+      .option("-f,--file", text.file, "FILE",
+              "a file with the " + name + "; '-' or neither: standard input")
+      .completes(Complete::file);
+  arguments.flag("-e,--escape", text.escapes,
+                 "\\n, \\t, \\xNN and \\\\ in -p mean what they mean in C");
+}
+
+std::string read_text(const TextArguments& text, std::string_view what) {
+  if (text.given_prompt && !text.file.empty())
+    throw Error(Errc::bad_option,
+                "-p and -f are both given; which one is the " + std::string(what) + "?");
+  if (text.given_prompt) return text.escapes ? unescape(text.prompt) : text.prompt;
+  if (!text.file.empty()) return read_file(text.file);
+  if (isatty(STDIN_FILENO) == 1)
+    throw Error(Errc::bad_option,
+                "there is no " + std::string(what) + "; give -p TEXT or -f FILE, or pipe it in");
+  return read_file("-");
+}
+
+std::string read_file(const std::string& path) {
+  const bool standard = path == "-";
+  std::FILE* file = standard ? stdin : std::fopen(path.c_str(), "rb");
+  const auto fail = [&] {
+    return Error(Errc::io,
+                 (standard ? "standard input" : path) + ": cannot read: " + std::strerror(errno));
+  };
+  if (file == nullptr) throw fail();
+  std::string text;
+  char part[1 << 16];
+  size_t count = 0;
+  while ((count = std::fread(part, 1, sizeof part, file)) > 0) text.append(part, count);
+  const bool broken = std::ferror(file) != 0;
+  const int reason = errno;
+  if (!standard) std::fclose(file);
+  if (interrupted()) stop_now();
+  errno = reason;
+  if (broken) throw fail();
+  return text;
+}
+
+std::string unescape(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\' || i + 1 == text.size()) {
+      out += text[i];
+      continue;
+    }
+    const char c = text[++i];
+    unsigned byte = 0;
+    switch (c) {
+      case 'n':
+        out += '\n';
+        break;
+      case 't':
+        out += '\t';
+        break;
+      case 'r':
+        out += '\r';
+        break;
+      case '"':
+        out += '"';
+        break;
+      case '\\':
+        out += '\\';
+        break;
+      case 'x': {
+        const char* const first = text.data() + i + 1;
+        const char* const last = first + std::min<size_t>(2, text.size() - i - 1);
+        const auto [stop, error] = std::from_chars(first, last, byte, 16);
+        if (error != std::errc()) {
+          out += "\\x";
+          break;
+        }
+        out += static_cast<char>(byte);
+        i += static_cast<size_t>(stop - first);
+        break;
+      }
+      default:
+        out += '\\';
+        out += c;
+    }
+  }
+  return out;
+}
+
+}  // namespace pith

@@ -1,0 +1,52 @@
+// Flags that commands which run a model share, under llama.cpp's names where it has one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "apps/arguments.h"
+#include "runtime/engine.h"
+
+namespace pith {
+
+struct EngineArguments {
+  std::string model;
+  int threads = 0;
+  int context = 0;
+  int tile = 512;
+  uint64_t cache_bytes = 0;
+};
+// -m -t -c -b --kv-memory
+void declare_engine(Arguments& arguments, EngineArguments& engine);
+std::unique_ptr<Engine> open_engine(const EngineArguments& arguments);
+// Tokens that a session may hold: -c, or what the model was trained for, or no limit if neither is
+// known.
+int context_limit(const Engine& engine, const EngineArguments& arguments);
+
+// --kv for one spec.
+void declare_spec(Arguments& arguments, std::string& spec);
+
+struct SamplingArguments {
+  SamplingOptions options;
+  std::vector<std::string> logit_bias;  // "15043+1", "2=-inf"
+};
+void declare_sampling(Arguments& arguments, SamplingArguments& sampling);
+// With logit biases read. Throws bad_option.
+SamplingOptions sampling_options(const SamplingArguments& sampling);
+
+// Where a text comes from: -p, -f or standard input.
+struct TextArguments {
+  std::string prompt, file;
+  bool given_prompt = false, escapes = false;
+};
+void declare_text(Arguments& arguments, TextArguments& text, std::string_view what);
+// Throws bad_option if nothing is given and standard input is a terminal.
+std::string read_text(const TextArguments& text, std::string_view what);
+
+std::string read_file(const std::string& path);  // "-" is standard input
+std::string unescape(std::string_view text);     // \n \t \r \\ \" \xNN; others stay
+
+}  // namespace pith

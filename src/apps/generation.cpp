@@ -1,0 +1,114 @@
+#include "apps/generation.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <fmt/core.h>
+#include <limits>
+
+#include "apps/process_memory.h"
+#include "apps/progress_bar.h"
+#include "apps/resources.h"
+#include "apps/stop.h"
+#include "apps/stop_strings.h"
+#include "apps/units.h"
+#include "base/error.h"
+
+namespace pith {
+
+double Generated::prompt_rate() const {
+  return prompt_seconds > 0 ? static_cast<double>(prompt_tokens) / prompt_seconds : 0;
+}
+
+double Generated::generate_rate() const {
+  return tokens.size() > 1 && generate_seconds > 0
+             ? static_cast<double>(tokens.size() - 1) / generate_seconds
+             : 0;
+}
+
+std::string Generated::figures() const {
+  std::string line =
+      fmt::format("prompt {} tokens at {:.1f}/s", count_text(prompt_tokens), prompt_rate());
+  if (!tokens.empty()) {
+    line += fmt::format(", first token after {}, generated {}", duration_text(first_seconds),
+                        count_text(tokens.size()));
+    if (tokens.size() > 1) line += fmt::format(" at {:.1f}/s", generate_rate());
+  }
+  const double share = full_cache_bytes > 0 ? 100.0 * static_cast<double>(cache_bytes) /
+                                                  static_cast<double>(full_cache_bytes)
+                                            : 0;
+  line += fmt::format(", cache {} ({:.1f} % of full f16), peak memory {}", bytes_text(cache_bytes),
+                      share, bytes_text(peak_rss_bytes));
+  return line;
+}
+
+void Generated::write(JsonWriter& json) const {
+  json.key("text").value(text).key("tokens").array();
+  for (const int32_t token : tokens) json.value(token);
+  json.end().key("finish").value(finish).key("prompt_tokens").value(prompt_tokens);
+  json.key("ttft_seconds").value(first_seconds);
+  json.key("prompt_tokens_per_second").value(prompt_rate());
+  json.key("tokens_per_second").value(generate_rate());
+  json.key("cache_bytes").value(cache_bytes).key("full_cache_bytes").value(full_cache_bytes);
+  json.key("peak_rss_bytes").value(peak_rss_bytes);
+}
+
+Generated generate_text(Engine& engine, Session& session, const std::vector<int32_t>& prompt,
+                        const GenerateRequest& request) {
+  const size_t context = request.context > 0 ? static_cast<size_t>(request.context)
+                                             : std::numeric_limits<size_t>::max();
+  const size_t held = session.tokens.size() + prompt.size();
+  if (held > context)
+    throw Error(Errc::bad_request, "the prompt has " + count_text(held) +
+                                       " tokens and the context " + count_text(context) +
+                                       "; shorten the one or raise the other with -c");
+  const size_t room =
+      std::min(context - held, static_cast<size_t>(std::numeric_limits<int>::max()));
+  const int limit = request.max_tokens < 0 ? static_cast<int>(room)
+                                           : std::min(request.max_tokens, static_cast<int>(room));
+  Generated out;
+  out.prompt_tokens = prompt.size();
+  const Stopwatch watch;
+  {
+    ProgressBar bar(request.bar);
+    engine.prefill(session, prompt, bar);
+  }
+  out.prompt_seconds = watch.seconds();
+
+  Utf8Stream characters;
+  StopStrings stops(request.stops);
+  const auto show = [&](const std::string& text) {
+    out.text += text;
+    if (!request.show || text.empty()) return;
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  };
+  double last_seconds = 0;
+  bool ended = false;  // at one of the request's tokens
+  const Finish finish = engine.generate(session, limit, [&](int32_t token) {
+    if (interrupted()) return false;
+    if (std::ranges::find(request.stop_tokens, token) != request.stop_tokens.end()) {
+      ended = true;
+      return false;
+    }
+    last_seconds = watch.seconds();
+    if (out.tokens.empty()) out.first_seconds = last_seconds;
+    out.tokens.push_back(token);
+    show(stops.feed(characters.feed(engine.tokenizer().piece(token))));
+    return !stops.hit();
+  });
+  if (!stops.hit()) {
+    show(stops.feed(characters.flush()));
+    show(stops.flush());
+  }
+  out.generate_seconds = last_seconds - out.first_seconds;
+  out.finish = stops.hit()                       ? "stop_string"
+               : ended || finish == Finish::stop ? "stop"
+               : finish == Finish::length        ? "length"
+                                                 : "interrupted";
+  out.cache_bytes = session.store->bytes().total();
+  out.full_cache_bytes = full_cache_bytes(engine.model().config().shape, session.tokens.size());
+  out.peak_rss_bytes = peak_resident_bytes();
+  return out;
+}
+
+}  // namespace pith

@@ -1,0 +1,90 @@
+// pith run: continue a prompt.
+#include <cstdio>
+#include <memory>
+
+#include "apps/command.h"
+#include "apps/engine_arguments.h"
+#include "apps/generation.h"
+#include "base/error.h"
+
+namespace pith {
+namespace {
+
+struct RunOptions {
+  EngineArguments engine;
+  SamplingArguments sampling;
+  TextArguments text;
+  std::string spec = "full";
+  int predict = -1;
+  std::vector<std::string> stops;
+  bool echo = false, literal = false, json = false, quiet = false;
+};
+
+int run(const RunOptions& options) {
+  const SamplingOptions sampling = sampling_options(options.sampling);
+  const std::string text = read_text(options.text, "prompt");
+  const std::unique_ptr<Engine> engine = open_engine(options.engine);
+  const std::unique_ptr<Session> session = engine->open(options.spec, sampling);
+  const std::vector<int32_t> prompt = engine->tokenizer().encode_prompt(text, !options.literal);
+  if (prompt.empty()) throw Error(Errc::bad_request, "the prompt is empty");
+  if (options.echo && !options.json) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  }
+  GenerateRequest request;
+  request.max_tokens = options.predict;
+  request.context = context_limit(*engine, options.engine);
+  for (const std::string& stop : options.stops)
+    request.stops.push_back(options.text.escapes ? unescape(stop) : stop);
+  request.show = !options.json;
+  request.bar = !options.quiet;
+  const Generated generated = generate_text(*engine, *session, prompt, request);
+  if (options.json) {
+    JsonWriter json;
+    json.object().key("model").value(options.engine.model);
+    json.key("spec").value(session->policy->spec).key("seed").value(sampling.seed);
+    generated.write(json);
+    std::fputs(json.end().text().c_str(), stdout);
+  } else {
+    std::fputc('\n', stdout);
+    std::fflush(stdout);
+    if (!options.quiet) std::fprintf(stderr, "%s\n", generated.figures().c_str());
+  }
+  return generated.finish == "interrupted" ? 130 : 0;
+}
+
+std::function<int()> setup(Arguments& arguments) {
+  const auto options = std::make_shared<RunOptions>();
+  declare_engine(arguments, options->engine);
+  declare_spec(arguments, options->spec);
+  declare_text(arguments, options->text, "prompt");
+  arguments
+      .option("-n,--predict", options->predict, "N",
+              "tokens to generate at most; -1: until the model ends or the context is full")
+      .at_least(-1);
+  arguments.option("--stop", options->stops, "TEXT", "end before this text");
+  arguments.flag("--literal", options->literal, "text that looks like a special token stays text");
+  arguments.flag("--echo", options->echo, "write the prompt before the answer");
+  arguments.flag("--json", options->json, "write text, token ids and figures as JSON at the end");
+  arguments.flag("-q,--quiet", options->quiet, "neither progress nor figures on stderr");
+  declare_sampling(arguments, options->sampling);
+  return [options] { return run(*options); };
+}
+
+}  // namespace
+
+const Command kRunCommand = {
+    "run",
+    "continue a prompt",
+    "Reads a prompt, compresses its cache as --kv says, and writes the continuation to standard "
+    "output as it comes. A line with time to first token, tokens per second, the bytes of the "
+    "cache and the peak of memory goes to standard error. The token that begins a text is added "
+    "if the model expects it. Ctrl-C ends the answer; what was written stays.",
+    "$ pith run -m model.gguf -p 'Once upon a time' -n 64\n"
+    "$ pith run -m model.gguf -f report.txt --kv snapkv:budget=0.1 --temp 0\n"
+    "$ pith run -m model.gguf -p 'Q: 2 + 2 = ?\\nA:' -e --stop '\\n'\n"
+    "$ git diff | pith run -m model.gguf --kv fastkv:budget=0.1 --json",
+    setup,
+};
+
+}  // namespace pith
