@@ -231,9 +231,10 @@ std::vector<TinyModel> all_models() {
     m.tied = true, m.layers = 3, m.window = 9, m.window_pattern = 2, m.local_rope_base = 500;
     m.logit_softcap = 6;
   });
-  add("mpt", "mpt", [](TinyModel& m) { m.heads = 4, m.tied = true; });
+  add("mpt", "mpt", [](TinyModel& m) { m.heads = 4, m.tied = true, m.ffn_width = 64; });
   add("mpt_six_heads", "mpt", [](TinyModel& m) {
-    m.query_heads = 6, m.heads = 2, m.width = 48, m.layers = 3, m.clamp_qkv = 1.5;
+    m.query_heads = 6, m.heads = 2, m.width = 48, m.ffn_width = 96, m.layers = 3;
+    m.clamp_qkv = 1.5;
   });
   return all;
 }
