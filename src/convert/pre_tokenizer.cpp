@@ -56,6 +56,10 @@ const std::vector<Known>& known() {
        {"split:(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
         "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
         "bytes"}},
+      {"qwen35",
+       {"split:(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| "
+        "?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+        "bytes"}},
       {"gpt-2", {"bytes:regex"}},
       {"starcoder", {"digits:1", "bytes:regex"}},
       {"falcon", {"Punctuation", "bytes:regex", "digits:n", "split:[0-9][0-9][0-9]"}},
@@ -97,9 +101,14 @@ bool fits(std::string_view word, std::string_view pattern) {
 
 std::string name_pre_tokenizer(const JsonView& tokenizer) {
   const std::vector<std::string> words = step_words(tokenizer);
+  std::string name;
   for (const Known& k : known())
-    if (std::ranges::equal(words, k.steps, fits)) return k.name;
-  return "";
+    if (std::ranges::equal(words, k.steps, fits)) name = k.name;
+  // Llama 3 takes a word that is a token as that token, whatever its merges say; models that
+  // borrowed only its pattern do not.
+  if (name == "llama-bpe" && !tokenizer.object("model").boolean("ignore_merges", false))
+    return "smaug-bpe";
+  return name;
 }
 
 }  // namespace pith
