@@ -40,6 +40,7 @@ class ToyPrompt {
   void prefill(int tokens);  // a prompt, or a further turn
   void begin(int tokens);    // the same in steps: begin, then layers until false
   bool run_layer();
+  void abandon() { store_->rewind(); }  // the prompt that was begun
   void decode(int tokens);
   std::unique_ptr<ToyPrompt> fork() const;
 

@@ -1,0 +1,261 @@
+// What every registered method promises, without a line of code by its author. Methods that need
+// a calibration file are described here and tested with their own file.
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "base/error.h"
+#include "gtest/gtest.h"
+#include "policy/describe.h"
+#include "policy/registry.h"
+#include "support/toy_prompt.h"
+
+namespace pith::test {
+namespace {
+
+constexpr int kPage = 32;  // rows, the default
+
+KvShape window_shape() {
+  KvShape shape = toy_shape();
+  shape.windows = {0, 40, 0, 40};
+  return shape;
+}
+
+// A share that leaves every method something to choose, and rows of 300 tokens it comes to.
+const std::string kShare = "0.15";
+constexpr int kShareOf300 = 45;
+
+// "name:budget=...", or the name alone for a method that takes no budget. `neutral`: with options
+// that switch off what the method does besides choosing rows.
+std::string spec_of(const Method& method, const std::string& budget, bool neutral = false) {
+  const std::string name(method.name);
+  std::string spec = name + ":budget=" + budget;
+  if (neutral && name == "fastkv")
+    spec += budget.find('.') == std::string::npos ? ",tsp_len=" + budget : ",tsp_rate=1";
+  try {
+    make_policy(spec, toy_shape());
+    return spec;
+  } catch (const Error&) {
+    return name;
+  }
+}
+
+class EveryMethod : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    method_ = find_method(GetParam());
+    try {
+      make_policy(spec_of(*method_, kShare), toy_shape());
+    } catch (const Error& error) {
+      GTEST_SKIP() << "not without a file of its own: " << error.what();
+    }
+  }
+  std::string spec(const std::string& budget, bool neutral = false) const {
+    return spec_of(*method_, budget, neutral);
+  }
+  const Method* method_ = nullptr;
+};
+
+TEST_P(EveryMethod, IsTheSamePolicyAfterItsSpecIsPrintedAndParsed) {
+  for (const std::string budget : {kShare, "100", "10MiB", "1.0"}) {
+    ToyPrompt first(spec(budget));
+    ToyPrompt second(first.policy().spec);
+    EXPECT_EQ(first.policy().spec, second.policy().spec);
+    for (ToyPrompt* prompt : {&first, &second}) {
+      prompt->prefill(150);
+      prompt->decode(5);
+    }
+    EXPECT_EQ(first.heads(), second.heads()) << first.policy().spec;
+  }
+}
+
+TEST_P(EveryMethod, DocumentsItselfAndEveryOption) {
+  EXPECT_FALSE(method_->summary.empty());
+  EXPECT_FALSE(method_->source.empty());
+  EXPECT_FALSE(method_->cost.empty());
+  std::set<std::string> keys;
+  for (const OptionDoc& option : describe(*method_).options) {
+    EXPECT_FALSE(option.doc.empty()) << option.key;
+    EXPECT_FALSE(option.type.empty()) << option.key;
+    EXPECT_TRUE(keys.insert(option.key).second) << option.key << " is read twice";
+  }
+}
+
+TEST_P(EveryMethod, KeepsRowsInOrderOnceWithinItsBudget) {
+  for (const std::string budget : {kShare, "60", "0.5MiB"})
+    for (const int tokens : {40, 100, 333}) {
+      ToyPrompt prompt(spec(budget));
+      const Policy& policy = prompt.policy();
+      prompt.prefill(tokens);
+      for (int l = 0; l < 4; ++l)
+        for (int h = 0; h < 2; ++h) {
+          const auto kept = prompt.kept(l, h);
+          ASSERT_FALSE(kept.empty());
+          EXPECT_EQ(std::ranges::adjacent_find(kept, std::greater_equal()), kept.end());
+          EXPECT_GE(kept.front(), 0);
+          EXPECT_EQ(kept.back(), tokens - 1) << "the last row stays";
+          for (int r = 0; r < std::min(policy.protect.sink, tokens); ++r)
+            EXPECT_TRUE(std::ranges::binary_search(kept, r)) << "sink " << r;
+          for (int r = std::max(0, tokens - policy.protect.recent); r < tokens; ++r)
+            EXPECT_TRUE(std::ranges::binary_search(kept, r)) << "recent " << r;
+        }
+    }
+}
+
+TEST_P(EveryMethod, SpendsABudgetExactly) {
+  for (const auto& [budget, rows] :
+       {std::pair<std::string, int>{kShare, kShareOf300}, {"60", 60}}) {
+    ToyPrompt prompt(spec(budget));
+    if (!prompt.policy().amount) GTEST_SKIP() << "takes no budget";
+    prompt.prefill(300);
+    for (int l = 0; l < 4; ++l) {
+      size_t total = 0;
+      for (int h = 0; h < 2; ++h) total += prompt.kept(l, h).size();
+      EXPECT_EQ(total, static_cast<size_t>(2 * std::min(rows, prompt.rows_into(l))));
+    }
+    EXPECT_EQ(prompt.compressor().stats().rows_kept, prompt.store().rows());
+    EXPECT_EQ(prompt.compressor().stats().rows_seen, 300 * 8);
+  }
+}
+
+TEST_P(EveryMethod, StaysBelowABudgetOfBytes) {
+  for (const size_t kib : {200, 300, 1000}) {
+    ToyPrompt prompt(spec(std::to_string(kib) + "KiB"));
+    if (!prompt.policy().amount) GTEST_SKIP() << "takes no budget";
+    prompt.prefill(2000);
+    EXPECT_LE(prompt.store().bytes().total(), kib * 1024);
+    EXPECT_GE(prompt.store().bytes().total(), kib * 1024 * 6 / 10);
+  }
+}
+
+TEST_P(EveryMethod, WithABudgetOfThePromptHoldsTheBytesOfFull) {
+  for (const KvShape& shape : {toy_shape(), window_shape()})
+    for (const std::string budget : {"1.0", "100000"}) {
+      const std::string text = spec(budget, true);
+      ToyPrompt prompt(text, shape), full("full", shape);
+      for (ToyPrompt* p : {&prompt, &full}) {
+        p->prefill(150);
+        p->decode(9);
+      }
+      EXPECT_EQ(prompt.heads(), full.heads()) << text;
+      EXPECT_EQ(prompt.outputs(), full.outputs()) << text;
+    }
+}
+
+TEST_P(EveryMethod, LeavesTheRowsItKeepsAsTheyWere) {
+  ToyPrompt prompt(spec(kShare)), full("full");
+  if (prompt.policy().store.repack_positions) GTEST_SKIP() << "turns keys";
+  for (ToyPrompt* p : {&prompt, &full}) {
+    p->prefill(200);
+    p->decode(40);
+  }
+  for (int l = 0; l < 4; ++l)
+    for (int h = 0; h < 2; ++h) {
+      const ToyHead some = prompt.head(l, h), all = full.head(l, h);
+      for (size_t r = 0; r < some.positions.size(); ++r) {
+        const size_t from = static_cast<size_t>(some.positions[r]) * 16;
+        EXPECT_TRUE(std::equal(&some.k[r * 16], &some.k[r * 16] + 16, &all.k[from]));
+        EXPECT_TRUE(std::equal(&some.v[r * 16], &some.v[r * 16] + 16, &all.v[from]));
+      }
+    }
+}
+
+TEST_P(EveryMethod, TakesPromptsOfAnyLength) {
+  for (const KvShape& shape : {toy_shape(), window_shape()})
+    for (const int tokens : {1, 2, 7, 8, 9, 31, kPage, kPage + 1, 4 * kPage}) {
+      ToyPrompt prompt(spec(kShare), shape);
+      prompt.prefill(tokens);
+      prompt.decode(3);
+      EXPECT_EQ(prompt.kept(3, 1).back(), prompt.compressor().query_position(tokens + 3) - 1);
+    }
+}
+
+TEST_P(EveryMethod, TakesAModelOfOneLayer) {
+  KvShape shape = toy_shape();
+  shape.layers = 1;
+  ToyPrompt prompt(spec(kShare), shape);
+  prompt.prefill(100);
+  prompt.decode(2);
+  EXPECT_EQ(prompt.rows_into(0), 100);
+}
+
+TEST_P(EveryMethod, KeepsTheSameRowsOnAnyNumberOfThreads) {
+  ToyPrompt one(spec(kShare), toy_shape(), 1), two(spec(kShare), toy_shape(), 2),
+      three(spec(kShare), toy_shape(), 3);
+  for (ToyPrompt* prompt : {&one, &two, &three}) {
+    prompt->prefill(700);
+    prompt->decode(20);
+  }
+  EXPECT_EQ(one.heads(), two.heads());
+  EXPECT_EQ(one.heads(), three.heads());
+  EXPECT_EQ(one.outputs(), two.outputs());
+}
+
+TEST_P(EveryMethod, HoldsNothingOfASessionWhenTwoAreInterleaved) {
+  const auto policy = make_policy(spec(kShare), toy_shape());
+  ToyPrompt a(policy, toy_shape(), 1, 5), b(policy, toy_shape(), 1, 6);
+  ToyPrompt a_alone(policy, toy_shape(), 1, 5), b_alone(policy, toy_shape(), 1, 6);
+  a.begin(200);
+  b.begin(333);
+  for (bool more = true; more;) {
+    const bool more_a = a.run_layer();
+    more = b.run_layer();
+    ASSERT_EQ(more_a, more);
+  }
+  for (int i = 0; i < 30; ++i) {
+    a.decode(1);
+    b.decode(1);
+  }
+  a_alone.prefill(200);
+  a_alone.decode(30);
+  b_alone.prefill(333);
+  b_alone.decode(30);
+  EXPECT_EQ(a.heads(), a_alone.heads());
+  EXPECT_EQ(b.heads(), b_alone.heads());
+  EXPECT_EQ(a.outputs(), a_alone.outputs());
+  EXPECT_EQ(b.outputs(), b_alone.outputs());
+}
+
+TEST_P(EveryMethod, GeneratesTheSameOnAForkAndNeitherDisturbsTheOther) {
+  ToyPrompt original(spec(kShare)), alone(spec(kShare));
+  original.prefill(200);
+  original.decode(5);
+  const auto fork = original.fork();
+  const auto before = original.heads();
+  EXPECT_EQ(fork->heads(), before);
+  fork->decode(40);
+  EXPECT_EQ(original.heads(), before);
+  original.decode(40);
+  EXPECT_EQ(original.heads(), fork->heads());
+  EXPECT_EQ(original.outputs(), fork->outputs());
+  alone.prefill(200);
+  alone.decode(45);
+  EXPECT_EQ(original.heads(), alone.heads());
+}
+
+TEST_P(EveryMethod, KeepsEarlierTurnsWhereItDoesNotReduceWhileGenerating) {
+  ToyPrompt prompt(spec(kShare));
+  prompt.prefill(200);
+  prompt.decode(7);
+  const auto before = prompt.kept(2, 0);
+  prompt.prefill(120);
+  const auto after = prompt.kept(2, 0);
+  if (prompt.policy().reduce_every == 0) {
+    ASSERT_GE(after.size(), before.size());
+    EXPECT_TRUE(std::equal(before.begin(), before.end(), after.begin()));
+  } else {
+    EXPECT_LE(after.size(), 48u);  // the share of both prompts together
+  }
+  EXPECT_EQ(after.back() + 1, prompt.compressor().query_position(327));
+}
+
+std::vector<std::string> names() {
+  std::vector<std::string> all;
+  for (const Method& method : methods()) all.emplace_back(method.name);
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod, ::testing::ValuesIn(names()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace pith::test
