@@ -185,6 +185,8 @@ void GgufWriter::begin() {
   append(header, kVersion);
   append(header, s.tensor_count);
   append(header, s.entry_count);
+  if (s.memory != nullptr)
+    s.memory->reserve(s.padded(header.size() + s.entries.size() + s.tensors.size()) + s.offset);
   s.emit(header.data(), header.size());
   s.emit(s.entries.data(), s.entries.size());
   s.emit(s.tensors.data(), s.tensors.size());
