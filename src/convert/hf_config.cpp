@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "base/error.h"
+#include "convert/json_file.h"
+#include "gguf/names.h"
 
 namespace pith {
 namespace {
@@ -20,7 +23,8 @@ constexpr int64_t kMaxLayers = 4096, kMaxWidth = 1 << 20, kMaxHeads = 4096, kMax
 void require(const JsonView& c, const std::string& key, const std::string& wanted) {
   const std::string is = c.text(key, wanted);
   if (is != wanted)
-    unsupported(c, "'" + key + "' is '" + is + "', which is not supported; '" + wanted + "' is");
+    unsupported(
+        c, "'" + key + "' is " + shown_name(is) + ", which is not supported; '" + wanted + "' is");
 }
 
 void refuse_if_set(const JsonView& c, const std::string& key) {
@@ -44,8 +48,8 @@ std::string architecture(const JsonView& c) {
   for (const auto& [known, arch] : kKnown)
     if (name == known) return arch;
   unsupported(c,
-              "architecture '" + name +
-                  "' cannot be converted; Llama, Mistral, Qwen2, Qwen3, Gemma2, Gemma3 (text) and "
+              "architecture " + shown_name(name) +
+                  " cannot be converted; Llama, Mistral, Qwen2, Qwen3, Gemma2, Gemma3 (text) and "
                   "MPT for causal language modelling can");
 }
 
@@ -94,8 +98,8 @@ void read_scaling(const JsonView& scaling, HfConfig& out) {
     out.scaling = RopeScaling::yarn;
     read_yarn(scaling, out);
   } else {
-    unsupported(scaling,
-                "rope scaling '" + type + "' is not supported; linear, llama3 and yarn are");
+    unsupported(scaling, "rope scaling " + shown_name(type) +
+                             " is not supported; linear, llama3 and yarn are");
   }
 }
 

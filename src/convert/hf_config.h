@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "convert/json_file.h"
 #include "gguf/gguf.h"
 
 namespace pith {

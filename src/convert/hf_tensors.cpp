@@ -1,5 +1,6 @@
 #include "convert/hf_tensors.h"
 
+#include <algorithm>
 #include <set>
 
 #include "base/error.h"

@@ -4,7 +4,10 @@
 #include <cctype>
 #include <charconv>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
+#include <unordered_map>
 
 #include "base/error.h"
 #include "base/mapped_file.h"
@@ -31,6 +34,7 @@ class Folder {
                                       std::to_string(v_.size()) + " tokens, but the model only " +
                                       std::to_string(c_.vocab));
     v_.pad_to(static_cast<int>(c_.vocab));
+    for (int32_t id = 0; id < v_.size(); ++id) ids_.emplace(v_.tokens[static_cast<size_t>(id)], id);
     read_special_ids();
     read_frame();
     read_chat_template();
@@ -68,10 +72,12 @@ class Folder {
   }
 
   void read_added_tokens() {
-    if (const std::optional<JsonView> added = json_file("added_tokens.json"))
+    if (const std::optional<JsonView> added = json_file("added_tokens.json")) {
+      const std::set<std::string> there(v_.tokens.begin(), v_.tokens.end());
       for (const auto& [text, id] : added->value().items())
-        if (v_.id_of(text) < 0)
+        if (!there.contains(text))
           add_token(v_, static_cast<int32_t>(added->integer(text, 0, c_.vocab - 1)), text, false);
+    }
     if (!config_ || !config_->has("added_tokens_decoder")) return;
     const JsonView decoder = config_->object("added_tokens_decoder");
     for (const auto& [key, entry] : decoder.value().items()) {
@@ -85,6 +91,10 @@ class Folder {
     }
   }
 
+  int32_t id_of(const std::string& text) const {
+    const auto it = ids_.find(text);
+    return it == ids_.end() ? -1 : it->second;
+  }
   // A special token by name, as tokenizer_config.json has it: a text or {"content": text}.
   int32_t named_in_config(const std::string& key) const {
     if (!config_ || !config_->has(key)) return -1;
@@ -92,7 +102,7 @@ class Folder {
     const std::string text = value.is_string()   ? value.get<std::string>()
                              : value.is_object() ? config_->object(key).text("content", "")
                                                  : "";
-    return text.empty() ? -1 : v_.id_of(text);
+    return text.empty() ? -1 : id_of(text);
   }
   // All ids a config file gives: a number or a list of numbers.
   std::vector<int32_t> ids_in(const std::optional<JsonView>& file, const std::string& key) const {
@@ -169,7 +179,7 @@ class Folder {
   }
   int32_t special_id(const JsonView& processor, const json& piece) const {
     const JsonView view = processor.element(piece, "single");
-    return view.has("SpecialToken") ? v_.id_of(view.object("SpecialToken").text("id")) : -1;
+    return view.has("SpecialToken") ? id_of(view.object("SpecialToken").text("id")) : -1;
   }
 
   void read_chat_template() {
@@ -209,6 +219,7 @@ class Folder {
   Monitor& monitor_;
   std::optional<JsonView> tokenizer_, config_;
   Vocabulary v_;
+  std::unordered_map<std::string, int32_t> ids_;  // the first of equal texts, once v_ is complete
 };
 
 }  // namespace

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <nlohmann/json.hpp>
 #include <unordered_set>
+#include <vector>
 
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "gguf/names.h"
 
 namespace pith {
 namespace {
@@ -32,8 +36,9 @@ class Guard {
         break;
       case json::parse_event_t::key:
         if (!names_.back().insert(parsed.get_ref<const std::string&>()).second)
-          throw Error(Errc::bad_file, file_ + ": '" + parsed.get_ref<const std::string&>() +
-                                          "' appears twice in one object");
+          throw Error(Errc::bad_file, file_ + ": " +
+                                          shown_name(parsed.get_ref<const std::string&>()) +
+                                          " appears twice in one object");
         break;
       default:
         break;
@@ -77,7 +82,7 @@ JsonView JsonView::read(const std::string& path, size_t limit_bytes) {
 }
 
 void JsonView::fail(const std::string& key, const std::string& why) const {
-  throw Error(Errc::bad_file, file_ + ": '" + prefix_ + key + "' " + why);
+  throw Error(Errc::bad_file, file_ + ": " + shown_name(prefix_ + key) + ' ' + why);
 }
 
 const json* JsonView::find(const std::string& key) const {

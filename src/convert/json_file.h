@@ -3,9 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,7 +18,7 @@ class JsonView {
   // Refuses files over `limit_bytes`, nesting over 64 levels and names that appear twice in one
   // object. `name` is used in messages.
   static JsonView parse(std::span<const std::byte> text, const std::string& name);
-  static JsonView read(const std::string& path, size_t limit_bytes = size_t{256} << 20);
+  static JsonView read(const std::string& path, size_t limit_bytes = size_t{128} << 20);
 
   const nlohmann::json& value() const { return *value_; }
   const std::string& file() const { return file_; }

@@ -1,6 +1,7 @@
 #include "convert/pre_tokenizer.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <vector>
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "convert/convert.h"
 #include "convert/model_writer.h"
+#include "gguf/names.h"
 #include "tensor/codec.h"
 
 namespace pith {
@@ -56,7 +57,7 @@ QuantizeReport quantize(const std::string& in, const std::string& out, DType dty
     tensor.name = t.name;
     tensor.dims = t.dims;
     tensor.dtype = format_of(t, dtype);
-    tensor.origin = in + ": tensor '" + std::string(t.name) + "'";
+    tensor.origin = in + ": tensor " + shown_name(t.name);
     tensor.read = [&t, bytes = row_bytes(t.dtype, t.dims[0])](int64_t row, float* to) {
       decode_row(t.dtype, t.data.data() + static_cast<size_t>(row) * bytes, t.dims[0], to);
     };

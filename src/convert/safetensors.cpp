@@ -4,9 +4,11 @@
 #include <bit>
 #include <cstring>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "convert/json_file.h"
+#include "gguf/names.h"
 #include "tensor/half.h"
 
 namespace pith {
@@ -38,7 +40,8 @@ constexpr TypeTraits kTypes[] = {
 void read_entry(const JsonView& entry, std::span<const std::byte> bytes, SafeTensor& t) {
   t.type_name = entry.text("dtype");
   const auto* type = std::ranges::find(kTypes, t.type_name, &TypeTraits::name);
-  if (type == std::end(kTypes)) entry.fail("dtype", "is '" + t.type_name + "', which is unknown");
+  if (type == std::end(kTypes))
+    entry.fail("dtype", "is " + shown_name(t.type_name) + ", which is unknown");
   t.type = type->type;
 
   const nlohmann::json& shape = entry.at("shape");
@@ -137,7 +140,7 @@ SafeFile open_safetensors(const std::string& path) {
   for (const auto& [name, entry] : table.value().items()) {
     if (name == "__metadata__") continue;
     SafeTensor t;
-    t.origin = path + ": tensor '" + name + "'";
+    t.origin = path + ": tensor " + shown_name(name);
     read_entry(table.element(entry, name), bytes, t);
     out.tensors.emplace(name, std::move(t));
   }
@@ -149,13 +152,11 @@ SafeFolder::SafeFolder(const std::string& folder) : path_(folder) {
   const fs::path base(folder);
   const fs::path index = base / "model.safetensors.index.json", whole = base / "model.safetensors";
   std::error_code ignored;
-  if (fs::exists(index, ignored)) {
-    read_index(index.string());
-    return;
-  }
   std::vector<fs::path> files;
   if (fs::exists(whole, ignored)) {
     files.push_back(whole);
+  } else if (fs::exists(index, ignored)) {
+    return read_index(index.string());
   } else {
     for (const fs::directory_entry& entry : fs::directory_iterator(base, ignored))
       if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
@@ -172,7 +173,7 @@ void SafeFolder::add(SafeFile file, const std::string& path) {
   for (auto& [name, tensor] : file.tensors)
     if (!tensors_.emplace(name, std::move(tensor)).second)
       throw Error(Errc::bad_file,
-                  path + ": tensor '" + name + "' is in another file of the folder too");
+                  path + ": tensor " + shown_name(name) + " is in another file of the folder too");
 }
 
 void SafeFolder::read_index(const std::string& path) {
@@ -191,7 +192,7 @@ void SafeFolder::read_index(const std::string& path) {
     }
     const auto tensor = it->second.tensors.find(name);
     if (tensor == it->second.tensors.end())
-      names.fail(name, "is not in '" + shard + "', where the index says it is");
+      names.fail(name, "is not in " + shown_name(shard) + ", where the index says it is");
     tensors_.emplace(name, tensor->second);
   }
 }

@@ -36,8 +36,8 @@ struct SafeFile {
 };
 SafeFile open_safetensors(const std::string& path);
 
-// All weights of a folder: model.safetensors.index.json and the files it names, or
-// model.safetensors, or whatever *.safetensors lie there with disjoint names.
+// All weights of a folder: model.safetensors, or model.safetensors.index.json and the files it
+// names, or whatever *.safetensors lie there with disjoint names.
 class SafeFolder {
  public:
   explicit SafeFolder(const std::string& folder);

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "base/error.h"
 #include "convert/pre_tokenizer.h"
+#include "gguf/names.h"
 
 namespace pith {
 namespace {
@@ -45,8 +47,8 @@ class Reader {
   Vocabulary run() {
     const std::string type = model_.text("type", "BPE");
     if (type != "BPE")
-      throw Error(Errc::unsupported,
-                  all_.file() + ": a tokenizer of type '" + type + "' is not supported; BPE is");
+      throw Error(Errc::unsupported, all_.file() + ": a tokenizer of type " + shown_name(type) +
+                                         " is not supported; BPE is");
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
       if (!model_.text(key, "").empty())
         throw Error(Errc::unsupported,
@@ -166,8 +168,8 @@ class Reader {
   }
 
   void warn_of_normalizer(const std::string& type) {
-    monitor_.warn(all_.file() + ": its normalizer '" + type +
-                  "' is not applied; some texts may become other tokens than in training");
+    monitor_.warn(all_.file() + ": its normalizer " + shown_name(type) +
+                  " is not applied; some texts may become other tokens than in training");
   }
 
   JsonView all_, model_;

@@ -1,7 +1,5 @@
 #include "convert/vocabulary.h"
 
-#include <algorithm>
-
 namespace pith {
 
 void Vocabulary::set(int32_t id, std::string text, TokenKind kind, float score) {
@@ -18,11 +16,6 @@ void Vocabulary::pad_to(int size) {
     kinds.push_back(TokenKind::unused);
     if (model == "llama") scores.push_back(kNeverMerged);
   }
-}
-
-int32_t Vocabulary::id_of(const std::string& text) const {
-  const auto it = std::ranges::find(tokens, text);
-  return it == tokens.end() ? -1 : static_cast<int32_t>(it - tokens.begin());
 }
 
 void add_token(Vocabulary& v, int32_t id, std::string text, bool special) {

@@ -38,8 +38,7 @@ struct Vocabulary {
   static constexpr float kNeverMerged = -1e9f;
   // Sets token `id`, growing the vocabulary with unused tokens up to it.
   void set(int32_t id, std::string text, TokenKind kind, float score = 0);
-  void pad_to(int size);                         // with unused tokens "[PAD17]"
-  int32_t id_of(const std::string& text) const;  // the first; -1: none. Linear.
+  void pad_to(int size);  // with unused tokens "[PAD17]"
 };
 
 // A token matched in text as a whole: special ones only when asked to.

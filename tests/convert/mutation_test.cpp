@@ -113,9 +113,11 @@ TEST_P(HuggingFaceFile, EndsInSuccessOrOneSentence) {
   const TinyModel model = small_model();
   const HfFolder folder = write_hf_folder(model);
   json names;
-  for (const SafeEntry& e : hf_weights(model, folder.gguf)) names[e.name] = "model.safetensors";
-  if (name == "model.safetensors.index.json")
+  for (const SafeEntry& e : hf_weights(model, folder.gguf)) names[e.name] = "shard.safetensors";
+  if (name == "model.safetensors.index.json") {
+    std::filesystem::rename(folder.path + "model.safetensors", folder.path + "shard.safetensors");
     write_file(folder.path + name, json{{"weight_map", names}}.dump());
+  }
   if (name == "tokenizer.json") std::filesystem::remove(folder.path + "tokenizer.model");
   write_file(folder.path + "tokenizer.json", byte_level_tokenizer().dump());
   write_file(folder.path + "generation_config.json",
