@@ -85,11 +85,23 @@ TEST(Sentencepiece, RefusesDamageAndOtherKindsOfFiles) {
   EXPECT_THAT(refusal(sentencepiece_bytes({{"a", INFINITY, 1}})), HasSubstr("damaged"));
   EXPECT_THAT(refusal(sentencepiece_bytes({{"a", 0, 1}}, true, 1), Errc::unsupported),
               HasSubstr("another kind than BPE"));
-  for (size_t cut = 0; cut < good.size(); ++cut) {
-    const std::string sentence =
-        refusal(good.substr(0, cut), cut == 0 ? Errc::bad_file : Errc::bad_file);
-    EXPECT_THAT(sentence, HasSubstr("tokenizer.model: is")) << cut;
+}
+
+TEST(Sentencepiece, NoticesEveryCutThatIsNotBetweenItsParts) {
+  const std::string piece = sentencepiece_bytes({{"<unk>", 0, 2}, {"ab", -1, 1}});
+  int accepted = 0, without_kind = 0, damaged = 0;
+  for (size_t cut = 1; cut < piece.size(); ++cut) {
+    try {
+      read(piece.substr(0, cut));
+      ++accepted;
+    } catch (const Error& e) {
+      ++(e.code() == Errc::unsupported ? without_kind : damaged);
+      EXPECT_THAT(e.what(), HasSubstr("tokenizer.model: is")) << cut;
+    }
   }
+  EXPECT_EQ(accepted, 1);      // before the normaliser, which is optional
+  EXPECT_EQ(without_kind, 2);  // after each piece, before the part that says BPE
+  EXPECT_EQ(damaged, static_cast<int>(piece.size()) - 4);
 }
 
 }  // namespace

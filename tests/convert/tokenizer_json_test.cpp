@@ -33,12 +33,18 @@ Vocabulary read(const json& tokenizer, Monitor& monitor = Monitor::silent(),
 
 const std::string kMark = "\xe2\x96\x81";
 
+// A braced list of two texts would become an object where it stands in a list of such.
+json pair(const std::string& left, const std::string& right) {
+  return json::array({left, right});
+}
+
 // Llama 2's way: space marks, byte tokens, a prefix.
 json with_byte_fallback() {
   json vocab = {{"<unk>", 0}, {"<s>", 1},       {"</s>", 2}, {"<0x0A>", 3},
                 {kMark, 4},   {"t", 5},         {"h", 6},    {"e", 7},
                 {"th", 8},    {kMark + "t", 9}, {"the", 10}, {kMark + "the", 11}};
-  const json merges = {{"t", "h"}, {kMark, "t"}, {"th", "e"}, {kMark, "the"}};
+  const json merges =
+      json::array({pair("t", "h"), pair(kMark, "t"), pair("th", "e"), pair(kMark, "the")});
   return {{"added_tokens",
            {{{"id", 0}, {"content", "<unk>"}, {"special", true}},
             {{"id", 1}, {"content", "<s>"}, {"special", true}},
@@ -103,7 +109,8 @@ TEST(TokenizerJson, FindsThePrefixSpaceInEitherPlace) {
 TEST(TokenizerJson, WarnsWhereMergesOfATokenDoNotStandTogether) {
   json t = with_byte_fallback();
   t["model"]["vocab"]["he"] = 13;
-  t["model"]["merges"] = {{"t", "h"}, {"h", "e"}, {"th", "e"}, {kMark, "t"}, {"t", "he"}};
+  t["model"]["merges"] = json::array(
+      {pair("t", "h"), pair("h", "e"), pair("th", "e"), pair(kMark, "t"), pair("t", "he")});
   Warnings warnings;
   read(t, warnings);
   EXPECT_THAT(warnings.text, HasSubstr("cannot be written exactly as scores"));
@@ -116,7 +123,7 @@ TEST(TokenizerJson, NamesKnownWaysToSplitAndWarnsOfOthers) {
   const auto split = [](const std::string& regex) {
     return json{{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}};
   };
-  const auto name = [](const json& steps) {
+  const auto name = [](const std::vector<json>& steps) {
     json t = byte_level_tokenizer();
     t["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", steps}};
     Warnings warnings;
