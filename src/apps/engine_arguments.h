@@ -37,16 +37,4 @@ void declare_sampling(Arguments& arguments, SamplingArguments& sampling);
 // With logit biases read. Throws bad_option.
 SamplingOptions sampling_options(const SamplingArguments& sampling);
 
-// Where a text comes from: -p, -f or standard input.
-struct TextArguments {
-  std::string prompt, file;
-  bool given_prompt = false, escapes = false;
-};
-void declare_text(Arguments& arguments, TextArguments& text, std::string_view what);
-// Throws bad_option if nothing is given and standard input is a terminal.
-std::string read_text(const TextArguments& text, std::string_view what);
-
-std::string read_file(const std::string& path);  // "-" is standard input
-std::string unescape(std::string_view text);     // \n \t \r \\ \" \xNN; others stay
-
 }  // namespace pith

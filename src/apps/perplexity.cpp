@@ -12,6 +12,7 @@
 #include "apps/resources.h"
 #include "apps/stop.h"
 #include "apps/table.h"
+#include "apps/text_input.h"
 #include "apps/units.h"
 #include "base/error.h"
 

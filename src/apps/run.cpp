@@ -5,6 +5,7 @@
 #include "apps/command.h"
 #include "apps/engine_arguments.h"
 #include "apps/generation.h"
+#include "apps/text_input.h"
 #include "base/error.h"
 
 namespace pith {

@@ -4,9 +4,9 @@
 #include <memory>
 
 #include "apps/command.h"
-#include "apps/engine_arguments.h"
 #include "apps/json_writer.h"
 #include "apps/table.h"
+#include "apps/text_input.h"
 #include "base/error.h"
 #include "gguf/gguf.h"
 #include "text/tokenizer.h"
