@@ -156,7 +156,8 @@ SafeFolder::SafeFolder(const std::string& folder) : path_(folder) {
   if (fs::exists(whole, ignored)) {
     files.push_back(whole);
   } else if (fs::exists(index, ignored)) {
-    return read_index(index.string());
+    read_index(index.string());
+    return;
   } else {
     for (const fs::directory_entry& entry : fs::directory_iterator(base, ignored))
       if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
