@@ -19,8 +19,9 @@ namespace pith {
 namespace {
 
 constexpr const Command* kCommands[] = {
-    &kDemoCommand,    &kBenchCommand,    &kInspectCommand,    &kTokenizeCommand,
-    &kConvertCommand, &kQuantizeCommand, &kCompletionCommand, &kManCommand,
+    &kRunCommand,      &kDemoCommand,         &kBenchCommand,      &kPerplexityCommand,
+    &kMethodsCommand,  &kInspectCommand,      &kTokenizeCommand,   &kConvertCommand,
+    &kQuantizeCommand, &kCalibrateTspCommand, &kCompletionCommand, &kManCommand,
 };
 
 int exit_code(Errc code) {

@@ -68,9 +68,10 @@ void Table::print(std::FILE* to, std::string_view format) const {
     for (const auto& row : rows_) {
       nlohmann::ordered_json object;
       for (size_t c = 0; c < columns_.size(); ++c)
-        object[columns_[c].key] = columns_[c].number && !row[c].value.empty()
-                                      ? nlohmann::ordered_json::parse(row[c].value)
-                                      : nlohmann::ordered_json(row[c].value);
+        object[columns_[c].key] = !columns_[c].number ? nlohmann::ordered_json(row[c].value)
+                                  : row[c].value.empty()
+                                      ? nlohmann::ordered_json()
+                                      : nlohmann::ordered_json::parse(row[c].value);
       if (format == "jsonl")
         fmt::print(to, "{}\n", object.dump());
       else

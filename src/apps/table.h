@@ -16,8 +16,8 @@ class Table {
     bool number = true;  // aligned right; unquoted in json
   };
   struct Cell {
-    std::string text;                                               // for people: "12.3 MiB"
-    std::string value;                                              // for programs: "12897484"
+    std::string text;   // for people: "12.3 MiB"
+    std::string value;  // for programs: "12897484"; empty: nothing
     Cell(std::string both) : text(both), value(std::move(both)) {}  // NOLINT: a cell is a string
     Cell(std::string for_people, std::string for_programs)
         : text(std::move(for_people)), value(std::move(for_programs)) {}
