@@ -138,7 +138,8 @@ const Command kDemoCommand = {
       arguments.choice("-o,--output", o->format, "md|json|jsonl|csv", "format of the table");
       return [o] {
         if (o->specs.empty())
-          o->specs = {"full", "fastkv:budget=0.1,window=32", "snapkv:budget=0.1", "streaming_llm:budget=0.1"};
+          o->specs = {"full", "fastkv:budget=0.1,window=32", "snapkv:budget=0.1",
+                      "streaming_llm:budget=0.1"};
         return run_demo(*o);
       };
     }};

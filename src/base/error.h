@@ -7,13 +7,13 @@
 namespace pith {
 
 enum class Errc {
-  bad_file,      // truncated, wrong magic, missing tensor
-  unsupported,   // a valid request this build or model cannot serve
-  bad_option,    // a method spec or command line that does not parse
-  bad_request,   // a malformed API request, a prompt that does not fit
-  io,            // the system refused to read or write: no such file, disk full
-  no_memory,     // a limit the user set is too small for what was asked
-  interrupted,   // Ctrl-C
+  bad_file,     // truncated, wrong magic, missing tensor
+  unsupported,  // a valid request this build or model cannot serve
+  bad_option,   // a method spec or command line that does not parse
+  bad_request,  // a malformed API request, a prompt that does not fit
+  io,           // the system refused to read or write: no such file, disk full
+  no_memory,    // a limit the user set is too small for what was asked
+  interrupted,  // Ctrl-C
 };
 
 class Error : public std::runtime_error {

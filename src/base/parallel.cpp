@@ -1,14 +1,13 @@
 #include "base/parallel.h"
 
+#include <algorithm>
+#include <atomic>
 #include <sched.h>
 #include <tbb/blocked_range.h>
 #include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/partitioner.h>
 #include <tbb/task_arena.h>
-
-#include <algorithm>
-#include <atomic>
 #include <thread>
 
 #include "base/error.h"

@@ -25,7 +25,7 @@ struct SamplingOptions {
   float presence_penalty = 0;   // once
   int mirostat = 0;             // 0 or 2
   float mirostat_tau = 5, mirostat_eta = 0.1f;
-  std::vector<std::pair<int32_t, float>> logit_bias;  // -infinity forbids
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // -infinity forbids
   uint64_t seed = 0;
 };
 

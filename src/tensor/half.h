@@ -13,7 +13,8 @@ inline float bf16_to_float(uint16_t x) {
 
 inline uint16_t float_to_bf16(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);  // NaN
+  if ((bits & 0x7fffffffu) > 0x7f800000u)
+    return static_cast<uint16_t>((bits >> 16) | 0x40u);  // NaN
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
@@ -32,9 +33,9 @@ inline uint16_t float_to_half(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return sign | 0x7e00u;          // NaN
-  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;         // rounds to infinity
-  if (magnitude < 0x38800000u) {                               // subnormal or zero
+  if (magnitude > 0x7f800000u) return sign | 0x7e00u;             // NaN
+  if (magnitude >= 0x477ff000u) return sign | 0x7c00u;            // rounds to infinity
+  if (magnitude < 0x38800000u) {                                  // subnormal or zero
     const float scaled = std::bit_cast<float>(magnitude) + 0.5f;  // 2^-24 lands in the last bit
     return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(scaled) - 0x3f000000u);
   }

@@ -13,7 +13,8 @@ struct KvShape {
   int heads = 0;        // key/value heads per layer
   int dim = 0;          // of one head; a multiple of 8
   int width = 0;        // of the residual stream
-  std::vector<int> windows = {};  // [layers] sliding windows in tokens, 0: none; empty: no layer has one
+  std::vector<int> windows =
+      {};  // [layers] sliding windows in tokens, 0: none; empty: no layer has one
 
   int group() const { return query_heads / heads; }  // query heads that share a head
   int window(int layer) const { return windows.empty() ? 0 : windows[static_cast<size_t>(layer)]; }
@@ -29,10 +30,10 @@ struct Rope {
 
 // How logits become attention in one layer; the same for prompt and generation.
 struct AttentionRule {
-  float scale = 1;                     // of q . k
-  float softcap = 0;                   // logit = cap * tanh(logit / cap); 0: none
-  int window = 0;                      // only rows with position > query position - window; 0: all
-  std::span<const float> alibi = {};   // [query_heads] slope of -(distance); empty: none
+  float scale = 1;                    // of q . k
+  float softcap = 0;                  // logit = cap * tanh(logit / cap); 0: none
+  int window = 0;                     // only rows with position > query position - window; 0: all
+  std::span<const float> alibi = {};  // [query_heads] slope of -(distance); empty: none
 };
 
 }  // namespace pith

@@ -46,7 +46,7 @@ TEST(CommandLine, WithoutACommandSaysWhatThereIsAndFails) {
 }
 
 TEST(CommandLine, HelpListsEveryCommandWithItsSummary) {
-  for (const std::string& word : {"--help", "-h", "help"}) {
+  for (const char* word : {"--help", "-h", "help"}) {
     const Outcome o = pith_command({word});
     EXPECT_EQ(o.code, 0);
     for (const Command* command : commands()) {

@@ -13,6 +13,8 @@
 namespace pith::test {
 namespace {
 
+using namespace std::string_literals;
+
 constexpr int kPage = 32;  // rows, the default
 
 KvShape window_shape() {
@@ -57,7 +59,7 @@ class EveryMethod : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(EveryMethod, IsTheSamePolicyAfterItsSpecIsPrintedAndParsed) {
-  for (const std::string budget : {kShare, "100", "10MiB", "1.0"}) {
+  for (const std::string& budget : {kShare, "100"s, "10MiB"s, "1.0"s}) {
     ToyPrompt first(spec(budget));
     ToyPrompt second(first.policy().spec);
     EXPECT_EQ(first.policy().spec, second.policy().spec);
@@ -82,7 +84,7 @@ TEST_P(EveryMethod, DocumentsItselfAndEveryOption) {
 }
 
 TEST_P(EveryMethod, KeepsRowsInOrderOnceWithinItsBudget) {
-  for (const std::string budget : {kShare, "60", "0.5MiB"})
+  for (const std::string& budget : {kShare, "60"s, "0.5MiB"s})
     for (const int tokens : {40, 100, 333}) {
       ToyPrompt prompt(spec(budget));
       const Policy& policy = prompt.policy();
@@ -103,8 +105,7 @@ TEST_P(EveryMethod, KeepsRowsInOrderOnceWithinItsBudget) {
 }
 
 TEST_P(EveryMethod, SpendsABudgetExactly) {
-  for (const auto& [budget, rows] :
-       {std::pair<std::string, int>{kShare, kShareOf300}, {"60", 60}}) {
+  for (const auto& [budget, rows] : {std::pair(kShare, kShareOf300), std::pair("60"s, 60)}) {
     ToyPrompt prompt(spec(budget));
     if (!prompt.policy().amount) GTEST_SKIP() << "takes no budget";
     prompt.prefill(300);
@@ -130,7 +131,7 @@ TEST_P(EveryMethod, StaysBelowABudgetOfBytes) {
 
 TEST_P(EveryMethod, WithABudgetOfThePromptHoldsTheBytesOfFull) {
   for (const KvShape& shape : {toy_shape(), window_shape()})
-    for (const std::string budget : {"1.0", "100000"}) {
+    for (const std::string& budget : {"1.0"s, "100000"s}) {
       const std::string text = spec(budget, true);
       ToyPrompt prompt(text, shape), full("full", shape);
       for (ToyPrompt* p : {&prompt, &full}) {
