@@ -258,10 +258,10 @@ const Command kBenchCommand = {
     "system's figure beside it is the process's peak without the weights.\n\n"
     "--geometry makes random weights of a known shape, in memory, or as a file with -o FILE.gguf "
     "that other GGUF engines load too.",
-    "pith bench -m model.gguf -p 512 -n 128 -d 0,4096 -t 2\n"
-    "pith bench --geometry llama-3.2-1b --type Q4_0 -p 32768 -n 0 -r 1 --kv full --kv "
+    "$ pith bench -m model.gguf -p 512 -n 128 -d 0,4096 -t 2\n"
+    "$ pith bench --geometry llama-3.2-1b --type Q4_0 -p 32768 -n 0 -r 1 --kv full --kv "
     "snapkv:budget=0.1\n"
-    "pith bench --geometry qwen2.5-0.5b --type F16 -o qwen-random.gguf",
+    "$ pith bench --geometry qwen2.5-0.5b --type F16 -o qwen-random.gguf",
     [](Arguments& arguments) -> std::function<int()> {
       auto o = std::make_shared<BenchOptions>();
       arguments.option("-m,--model", o->model, "FILE", "a GGUF model").completes(Complete::file);
@@ -271,7 +271,7 @@ const Command kBenchCommand = {
       arguments.option("--geometry", o->geometry, "NAME", "random weights of a shape: " + known);
       arguments.option(
           "--type", o->type, "TYPE",
-          "format of the random weights: F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q4_K_M ...");
+          "format of the random weights: F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q4_K_M and others");
       arguments.option("-p,--n-prompt", o->prompts, "N,...", "prompt lengths; 0: none");
       arguments.option("-n,--n-gen", o->generations, "N,...", "tokens to write; 0: none");
       arguments.option("-d,--n-depth", o->depths, "N,...", "tokens read before, not timed");
@@ -280,7 +280,7 @@ const Command kBenchCommand = {
       arguments.option("-t,--threads", o->threads, "N,...", "thread counts; 0: one per core");
       arguments.option("-b,--tile", o->tile_rows, "N", "prompt rows that run together")
           .between(1, 8192);
-      arguments.option("--kv", o->specs, "SPEC", "methods to compare; may be repeated")
+      arguments.option("--kv", o->specs, "SPEC", "methods to compare")
           .completes(Complete::method)
           .shows("full");
       arguments.bytes("--kv-memory", o->memory, "hard limit of all cache memory");

@@ -120,14 +120,14 @@ const Command kDemoCommand = {
     "for each needle after compression. The table shows what every method kept of them, and what "
     "it cost.\n\nThe model looks up what followed a key, at any distance, with certainty if "
     "nothing needed was dropped; it knows no language. See docs/recall_model.md.",
-    "pith demo\n"
-    "pith demo --tokens 16384 --needles 100 --kv full --kv snapkv:budget=0.05\n"
-    "pith demo -o json | jq '.[].needles'",
+    "$ pith demo\n"
+    "$ pith demo --tokens 16384 --needles 100 --kv full --kv snapkv:budget=0.05\n"
+    "$ pith demo -o json | jq '.[].needles'",
     [](Arguments& arguments) -> std::function<int()> {
       auto o = std::make_shared<DemoOptions>();
       arguments.option("--tokens", o->tokens, "N", "length of the prompt").between(256, 65536);
       arguments.option("--needles", o->needles, "N", "needles to hide").between(1, 200);
-      arguments.option("--kv", o->specs, "SPEC", "a method to compare; may be repeated")
+      arguments.option("--kv", o->specs, "SPEC", "a method to compare")
           .completes(Complete::method)
           .shows("four of them");
       arguments.option("-t,--threads", o->threads, "N", "threads; 0: one per core").at_least(0);
