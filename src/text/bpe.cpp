@@ -5,8 +5,8 @@
 #include "base/error.h"
 #include "text/merges.h"
 #include "text/pretokenizer.h"
+#include "text/token_table.h"
 #include "text/utf8.h"
-#include "text/vocabulary.h"
 
 namespace pith {
 namespace {
@@ -54,7 +54,7 @@ class ByteLevelBpe final : public VocabularyTokenizer {
         whole_words_(rule.whole_words),
         pairs_(spec.merges.size()) {
     for (size_t i = 0; i < spec.merges.size(); ++i) add_merge(spec, i);
-    for (int byte = 0; byte < 256; ++byte) lacks_bytes_ |= vocabulary_.byte(byte) < 0;
+    for (int byte = 0; byte < 256; ++byte) lacks_bytes_ |= table_.byte(byte) < 0;
   }
 
   std::string decode(const std::vector<int32_t>& tokens) const override {
@@ -90,13 +90,13 @@ class ByteLevelBpe final : public VocabularyTokenizer {
     const size_t blank = merge.find(' ', 1);
     const std::string place = "tokenizer.ggml.merges[" + std::to_string(i) + "]";
     if (blank == std::string_view::npos || blank + 1 == merge.size())
-      Vocabulary::fail(spec, place + " is '" + std::string(merge) +
+      TokenTable::fail(spec, place + " is '" + std::string(merge) +
                                  "' instead of two tokens with a blank between");
     const std::string_view left = merge.substr(0, blank), right = merge.substr(blank + 1);
     const auto token = [&](std::string_view name) {
-      const int32_t found = vocabulary_.find(name);
+      const int32_t found = table_.find(name);
       if (found < 0)
-        Vocabulary::fail(spec, place + " names '" + std::string(name) +
+        TokenTable::fail(spec, place + " names '" + std::string(name) +
                                    "', which is no token of the vocabulary");
       return found;
     };
@@ -121,7 +121,7 @@ class ByteLevelBpe final : public VocabularyTokenizer {
 
   void merge_word(std::string_view word, Merger& merger, std::vector<int32_t>& out) const {
     if (whole_words_) {
-      if (const int32_t token = vocabulary_.find_piece(word); token >= 0) {
+      if (const int32_t token = table_.find_piece(word); token >= 0) {
         out.push_back(token);
         return;
       }
@@ -130,7 +130,7 @@ class ByteLevelBpe final : public VocabularyTokenizer {
     if (lacks_bytes_ && utf8_length(word) == 0) word = replaced = with_replacements(word);
     merger.clear();
     for (size_t i = 0; i < word.size(); ++i)
-      merger.add(static_cast<uint32_t>(i), vocabulary_.byte(static_cast<uint8_t>(word[i])));
+      merger.add(static_cast<uint32_t>(i), table_.byte(static_cast<uint8_t>(word[i])));
     merger.merge([&](const Merger::Symbol& left, const Merger::Symbol& right) {
       return left.token < 0 || right.token < 0 ? MergedPair{}
                                                : pairs_.find(left.token, right.token);
@@ -138,15 +138,15 @@ class ByteLevelBpe final : public VocabularyTokenizer {
     for (uint32_t i = merger.first(); i != Merger::npos; i = merger.at(i).next)
       if (const int32_t token = merger.at(i).token; token >= 0)
         out.push_back(token);
-      else if (vocabulary_.unknown() >= 0)
-        out.push_back(vocabulary_.unknown());
+      else if (table_.unknown() >= 0)
+        out.push_back(table_.unknown());
   }
 
   // Of bytes that are no UTF-8, those without a token become U+FFFD.
   std::string with_replacements(std::string_view word) const {
     std::string text;
     for (const char byte : word)
-      if (vocabulary_.byte(static_cast<uint8_t>(byte)) >= 0)
+      if (table_.byte(static_cast<uint8_t>(byte)) >= 0)
         text += byte;
       else
         text += "\xef\xbf\xbd";
@@ -163,7 +163,7 @@ class ByteLevelBpe final : public VocabularyTokenizer {
 
 std::unique_ptr<Tokenizer> make_byte_level_bpe(const VocabularySpec& spec) {
   if (spec.merges.empty())
-    Vocabulary::fail(spec, "tokenizer.ggml.merges is missing, which byte-level BPE needs");
+    TokenTable::fail(spec, "tokenizer.ggml.merges is missing, which byte-level BPE needs");
   const std::string_view name =
       spec.pre ? *spec.pre : pre_tokenizer_of_architecture(spec.architecture);
   return std::make_unique<ByteLevelBpe>(spec, find_pre_tokenizer(name, spec.source));

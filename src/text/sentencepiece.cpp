@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "text/merges.h"
+#include "text/token_table.h"
 #include "text/utf8.h"
-#include "text/vocabulary.h"
 
 namespace pith {
 namespace {
@@ -21,10 +21,10 @@ class SentencePiece final : public VocabularyTokenizer {
         adds_space_(spec.adds_space.value_or(true)) {
     rank_tokens(spec);
     for (int32_t token = 0; token < size(); ++token) {
-      const bool unused = vocabulary_.kind(token) == TokenKind::unused;
-      if (!unused && vocabulary_.kind(token) != TokenKind::normal) continue;
+      const bool unused = table_.type(token) == TokenType::unused;
+      if (!unused && table_.type(token) != TokenType::normal) continue;
       has_unused_ |= unused;
-      const std::string_view piece = vocabulary_.piece(token);
+      const std::string_view piece = table_.piece(token);
       for (size_t i = 1; i < piece.size(); ++i)
         blanks_only_lead_ &= piece[i] != ' ' || piece[i - 1] == ' ';
     }
@@ -37,7 +37,7 @@ class SentencePiece final : public VocabularyTokenizer {
     bool first = true;
     for (const int32_t token : tokens) {
       std::string_view piece = this->piece(token);
-      const bool special = token >= 0 && token < size() && vocabulary_.is_special(token);
+      const bool special = token >= 0 && token < size() && table_.is_special(token);
       if (first && !special && adds_space_ && piece.starts_with(' ')) piece.remove_prefix(1);
       text += piece;
       first = special;
@@ -92,12 +92,12 @@ class SentencePiece final : public VocabularyTokenizer {
   // Tokens of equal score have equal ranks: of these the leftmost pair is merged first.
   void rank_tokens(const VocabularySpec& spec) {
     if (spec.scores.size() != spec.tokens.size())
-      Vocabulary::fail(spec, "tokenizer.ggml.scores has " + std::to_string(spec.scores.size()) +
+      TokenTable::fail(spec, "tokenizer.ggml.scores has " + std::to_string(spec.scores.size()) +
                                  " entries for " + std::to_string(spec.tokens.size()) + " tokens");
     const auto& scores = spec.scores;
     if (const auto bad = std::ranges::find_if(scores, [](float s) { return std::isnan(s); });
         bad != scores.end())
-      Vocabulary::fail(spec, "tokenizer.ggml.scores[" + std::to_string(bad - scores.begin()) +
+      TokenTable::fail(spec, "tokenizer.ggml.scores[" + std::to_string(bad - scores.begin()) +
                                  "] is not a number");
     std::vector<int32_t> order(scores.size());
     std::iota(order.begin(), order.end(), 0);
@@ -131,17 +131,17 @@ class SentencePiece final : public VocabularyTokenizer {
     merger.clear();
     for (size_t at = 0; at < word.size();) {
       const int length = std::max(utf8_length(word.substr(at)), 1);
-      merger.add(static_cast<uint32_t>(at), vocabulary_.find_piece(word.substr(at, length)));
+      merger.add(static_cast<uint32_t>(at), table_.find_piece(word.substr(at, length)));
       at += length;
     }
     const auto bytes = static_cast<uint32_t>(word.size());
     merger.merge([&](const Merger::Symbol& left, const Merger::Symbol& right) {
       const uint32_t end = merger.end(right, bytes);
-      if (end - left.begin > vocabulary_.longest_piece()) return MergedPair{};
+      if (end - left.begin > table_.longest_piece()) return MergedPair{};
       const std::string_view piece = word.substr(left.begin, end - left.begin);
-      const int32_t token = vocabulary_.find_piece(piece);
+      const int32_t token = table_.find_piece(piece);
       if (token < 0) return MergedPair{};
-      if (has_unused_ && vocabulary_.kind(token) == TokenKind::unused)
+      if (has_unused_ && table_.type(token) == TokenType::unused)
         words.left_bytes[piece] = right.begin - left.begin;
       return MergedPair{ranks_[token], token};
     });
@@ -155,12 +155,12 @@ class SentencePiece final : public VocabularyTokenizer {
   // Unused tokens take part in merging and come apart again afterwards.
   void put(std::string_view text, int32_t token, const Words& words,
            std::vector<int32_t>& out) const {
-    if (has_unused_ && token >= 0 && vocabulary_.kind(token) == TokenKind::unused) {
+    if (has_unused_ && token >= 0 && table_.type(token) == TokenType::unused) {
       if (const auto found = words.left_bytes.find(text); found != words.left_bytes.end()) {
         const std::string_view left = text.substr(0, found->second);
         const std::string_view right = text.substr(found->second);
-        put(left, vocabulary_.find_piece(left), words, out);
-        put(right, vocabulary_.find_piece(right), words, out);
+        put(left, table_.find_piece(left), words, out);
+        put(right, table_.find_piece(right), words, out);
         return;
       }
     }
@@ -169,10 +169,10 @@ class SentencePiece final : public VocabularyTokenizer {
       return;
     }
     const bool has_bytes = std::ranges::all_of(
-        text, [&](char c) { return vocabulary_.byte(static_cast<uint8_t>(c)) >= 0; });
+        text, [&](char c) { return table_.byte(static_cast<uint8_t>(c)) >= 0; });
     if (has_bytes) {
-      for (const char c : text) out.push_back(vocabulary_.byte(static_cast<uint8_t>(c)));
-    } else if (const int32_t unknown = vocabulary_.unknown(); unknown >= 0) {
+      for (const char c : text) out.push_back(table_.byte(static_cast<uint8_t>(c)));
+    } else if (const int32_t unknown = table_.unknown(); unknown >= 0) {
       // A run of unknown characters is one unknown token.
       if (out.empty() || out.back() != unknown) out.push_back(unknown);
     }

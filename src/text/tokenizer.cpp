@@ -2,8 +2,8 @@
 
 #include "base/error.h"
 #include "gguf/gguf.h"
+#include "text/token_table.h"
 #include "text/utf8.h"
-#include "text/vocabulary.h"
 
 namespace pith {
 
@@ -20,7 +20,7 @@ VocabularySpec read_vocabulary(const GgufFile& file) {
   spec.tokens = file.texts("tokenizer.ggml.tokens");
   if (file.has("tokenizer.ggml.scores")) spec.scores = file.numbers("tokenizer.ggml.scores");
   if (file.has("tokenizer.ggml.token_type"))
-    spec.kinds = file.integers("tokenizer.ggml.token_type");
+    spec.types = file.integers("tokenizer.ggml.token_type");
   if (file.has("tokenizer.ggml.merges")) spec.merges = file.texts("tokenizer.ggml.merges");
   const auto id = [&](const char* key) {
     return file.has(key) ? std::optional(file.integer(key)) : std::nullopt;
@@ -42,9 +42,9 @@ VocabularySpec read_vocabulary(const GgufFile& file) {
 std::unique_ptr<Tokenizer> make_tokenizer(const VocabularySpec& spec) {
   if (spec.model == "gpt2") return make_byte_level_bpe(spec);
   if (spec.model == "llama") return make_sentencepiece(spec);
-  const std::string what =
-      spec.model == "bert" ? "WordPiece ('bert')" : "'" + std::string(spec.model) + "'";
-  throw Error(Errc::unsupported, spec.source + ": its tokenizer is " + what +
+  std::string what = spec.source + ": its tokenizer is '";
+  what.append(spec.model).append(spec.model == "bert" ? "' (WordPiece)" : "'");
+  throw Error(Errc::unsupported, what +
                                      ", which is not supported; 'llama' (SentencePiece BPE) and "
                                      "'gpt2' (byte-level BPE) are");
 }
@@ -63,9 +63,9 @@ std::vector<int32_t> Tokenizer::encode_prompt(std::string_view text, bool parse_
 
 VocabularyTokenizer::VocabularyTokenizer(const VocabularySpec& spec, Spelling spelling,
                                          bool adds_begin)
-    : vocabulary_(spec, spelling),
-      adds_begin_(spec.adds_begin.value_or(adds_begin) && vocabulary_.begin() >= 0),
-      adds_end_(spec.adds_end.value_or(false) && vocabulary_.end() >= 0) {}
+    : table_(spec, spelling),
+      adds_begin_(spec.adds_begin.value_or(adds_begin) && table_.begin() >= 0),
+      adds_end_(spec.adds_end.value_or(false) && table_.end() >= 0) {}
 
 std::vector<int32_t> VocabularyTokenizer::encode(std::string_view text, bool parse_special) const {
   if (text.size() >= UINT32_MAX)
@@ -81,7 +81,7 @@ std::vector<int32_t> VocabularyTokenizer::encode(std::string_view text, bool par
     }
   };
   for (size_t at = 0; at < text.size();) {
-    const int32_t token = vocabulary_.match_special(text.substr(at), parse_special);
+    const int32_t token = table_.match_special(text.substr(at), parse_special);
     if (token < 0) {
       ++at;
       continue;
@@ -89,7 +89,7 @@ std::vector<int32_t> VocabularyTokenizer::encode(std::string_view text, bool par
     flush(at);
     tokens.push_back(token);
     first = true;
-    at += vocabulary_.special_text(token).size();
+    at += table_.special_text(token).size();
     if (skips_blanks_after_special_)
       while (at < text.size() && (text[at] == ' ' || (text[at] >= '\t' && text[at] <= '\r'))) ++at;
     begin = at;
@@ -99,15 +99,15 @@ std::vector<int32_t> VocabularyTokenizer::encode(std::string_view text, bool par
 }
 
 std::string_view VocabularyTokenizer::piece(int32_t token) const {
-  return token < 0 || token >= size() ? std::string_view() : vocabulary_.piece(token);
+  return token < 0 || token >= size() ? std::string_view() : table_.piece(token);
 }
 
 std::string_view VocabularyTokenizer::name(int32_t token) const {
-  return token < 0 || token >= size() ? std::string_view() : vocabulary_.name(token);
+  return token < 0 || token >= size() ? std::string_view() : table_.name(token);
 }
 
 bool VocabularyTokenizer::ends_generation(int32_t token) const {
-  return token >= 0 && token < size() && vocabulary_.ends_generation(token);
+  return token >= 0 && token < size() && table_.ends_generation(token);
 }
 
 std::string Utf8Stream::feed(std::string_view piece) {

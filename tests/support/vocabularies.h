@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "text/tokenizer.h"
-#include "text/vocabulary.h"
+#include "text/token_table.h"
 
 namespace pith::test {
 

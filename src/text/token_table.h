@@ -1,5 +1,5 @@
 // A vocabulary as a model file states it, and the checked form both tokenizers stand on: names,
-// pieces, kinds, special tokens. A Vocabulary owns its text; nothing points into the file.
+// pieces, types, special tokens. A TokenTable owns its text; nothing points into the file.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ struct VocabularySpec {
   std::string_view architecture;
   std::vector<std::string_view> tokens;
   std::vector<float> scores;             // of "llama": one per token
-  std::vector<int64_t> kinds;            // TokenKind, one per token; empty: all normal
+  std::vector<int64_t> types;            // TokenType, one per token; empty: all normal
   std::vector<std::string_view> merges;  // of "gpt2": "left right", best first
   std::optional<int64_t> begin, end, unknown;
   std::vector<int64_t> more_ends;  // further tokens that end a generation: of a turn, a message
@@ -33,7 +33,7 @@ VocabularySpec read_vocabulary(const GgufFile& file);
 // Throws bad_file where the parts contradict each other, unsupported for another model.
 std::unique_ptr<Tokenizer> make_tokenizer(const VocabularySpec& spec);
 
-enum class TokenKind : uint8_t {
+enum class TokenType : uint8_t {
   undefined = 0,
   normal = 1,
   unknown = 2,
@@ -64,17 +64,17 @@ class TextList {
   std::vector<size_t> ends_;
 };
 
-class Vocabulary {
+class TokenTable {
  public:
-  Vocabulary(const VocabularySpec& spec, Spelling spelling);
-  Vocabulary(const Vocabulary&) = delete;  // the maps hold views of the lists
-  Vocabulary& operator=(const Vocabulary&) = delete;
+  TokenTable(const VocabularySpec& spec, Spelling spelling);
+  TokenTable(const TokenTable&) = delete;  // the maps hold views of the lists
+  TokenTable& operator=(const TokenTable&) = delete;
 
-  int size() const { return static_cast<int>(kinds_.size()); }
-  TokenKind kind(int32_t token) const { return kinds_[token]; }
+  int size() const { return static_cast<int>(types_.size()); }
+  TokenType type(int32_t token) const { return types_[token]; }
   std::string_view name(int32_t token) const { return names_[token]; }
   std::string_view piece(int32_t token) const { return pieces_[token]; }
-  // By name, any kind; by piece, normal ones ("llama": unused ones too). -1: none.
+  // By name, any type; by piece, normal ones ("llama": unused ones too). -1: none.
   int32_t find(std::string_view name) const { return look_up(by_name_, name); }
   int32_t find_piece(std::string_view piece) const { return look_up(by_piece_, piece); }
   int32_t byte(uint8_t value) const { return bytes_[value]; }  // -1: none
@@ -86,12 +86,12 @@ class Vocabulary {
   bool ends_generation(int32_t token) const { return ends_[token]; }
   // Set apart from text before it is merged, with parse_special only unless user-defined.
   bool is_special(int32_t token) const {
-    return kinds_[token] == TokenKind::control || kinds_[token] == TokenKind::unknown ||
-           kinds_[token] == TokenKind::user_defined;
+    return types_[token] == TokenType::control || types_[token] == TokenType::unknown ||
+           types_[token] == TokenType::user_defined;
   }
   // A user-defined token is found by what it stands for, the others by their names.
   std::string_view special_text(int32_t token) const {
-    return kinds_[token] == TokenKind::user_defined ? pieces_[token] : names_[token];
+    return types_[token] == TokenType::user_defined ? pieces_[token] : names_[token];
   }
   // The longest special token whose text `text` begins with; -1: none.
   int32_t match_special(std::string_view text, bool parse_special) const;
@@ -110,7 +110,7 @@ class Vocabulary {
   void index_special();
 
   TextList names_, pieces_;
-  std::vector<TokenKind> kinds_;
+  std::vector<TokenType> types_;
   std::vector<bool> ends_;
   Map by_name_, by_piece_;
   int32_t bytes_[256];
@@ -127,11 +127,11 @@ class VocabularyTokenizer : public Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool parse_special) const final;
   std::string_view piece(int32_t token) const final;
   std::string_view name(int32_t token) const final;
-  int32_t find(std::string_view name) const final { return vocabulary_.find(name); }
-  int size() const final { return vocabulary_.size(); }
+  int32_t find(std::string_view name) const final { return table_.find(name); }
+  int size() const final { return table_.size(); }
   bool ends_generation(int32_t token) const final;
-  int32_t begin_token() const final { return vocabulary_.begin(); }
-  int32_t end_token() const final { return vocabulary_.end(); }
+  int32_t begin_token() const final { return table_.begin(); }
+  int32_t end_token() const final { return table_.end(); }
   bool adds_begin() const final { return adds_begin_; }
   bool adds_end() const final { return adds_end_; }
 
@@ -147,7 +147,7 @@ class VocabularyTokenizer : public Tokenizer {
   virtual void encode_text(std::string_view text, bool first, Scratch& scratch,
                            std::vector<int32_t>& out) const = 0;
 
-  const Vocabulary vocabulary_;
+  const TokenTable table_;
   bool skips_blanks_after_special_ = false;
 
  private:

@@ -1,4 +1,4 @@
-#include "text/vocabulary.h"
+#include "text/token_table.h"
 
 #include <algorithm>
 #include <charconv>
@@ -61,30 +61,30 @@ int byte_of_name(std::string_view name) {
 
 }  // namespace
 
-void Vocabulary::fail(const VocabularySpec& spec, const std::string& what) {
+void TokenTable::fail(const VocabularySpec& spec, const std::string& what) {
   throw Error(Errc::bad_file, spec.source + ": " + what);
 }
 
-Vocabulary::Vocabulary(const VocabularySpec& spec, Spelling spelling) {
+TokenTable::TokenTable(const VocabularySpec& spec, Spelling spelling) {
   std::ranges::fill(bytes_, -1);
   read_tokens(spec, spelling);
   read_special(spec);
   index_special();
 }
 
-void Vocabulary::read_tokens(const VocabularySpec& spec, Spelling spelling) {
+void TokenTable::read_tokens(const VocabularySpec& spec, Spelling spelling) {
   const size_t count = spec.tokens.size();
   if (count == 0) fail(spec, "tokenizer.ggml.tokens is empty");
   if (count > INT32_MAX) fail(spec, "tokenizer.ggml.tokens has more tokens than 31 bits count");
-  if (!spec.kinds.empty() && spec.kinds.size() != count)
-    fail(spec, "tokenizer.ggml.token_type has " + number(spec.kinds.size()) + " entries for " +
+  if (!spec.types.empty() && spec.types.size() != count)
+    fail(spec, "tokenizer.ggml.token_type has " + number(spec.types.size()) + " entries for " +
                    number(count) + " tokens");
-  kinds_.assign(count, TokenKind::normal);
-  for (size_t i = 0; i < spec.kinds.size(); ++i) {
-    if (spec.kinds[i] < 0 || spec.kinds[i] > 6)
+  types_.assign(count, TokenType::normal);
+  for (size_t i = 0; i < spec.types.size(); ++i) {
+    if (spec.types[i] < 0 || spec.types[i] > 6)
       fail(spec, "tokenizer.ggml.token_type[" + number(i) + "] is " +
-                     std::to_string(spec.kinds[i]) + ", which is no type of token (0 to 6)");
-    kinds_[i] = static_cast<TokenKind>(spec.kinds[i]);
+                     std::to_string(spec.types[i]) + ", which is no type of token (0 to 6)");
+    types_[i] = static_cast<TokenType>(spec.types[i]);
   }
   for (const std::string_view name : spec.tokens) names_.push_back(name);
 
@@ -92,7 +92,7 @@ void Vocabulary::read_tokens(const VocabularySpec& spec, Spelling spelling) {
   for (size_t i = 0; i < count; ++i) {
     const auto [place, added] = by_name_.emplace(names_[i], static_cast<int32_t>(i));
     // Of two tokens with one name the normal one is text; the other is of no use by its name.
-    if (!added && kinds_[i] == TokenKind::normal && kinds_[place->second] != TokenKind::normal)
+    if (!added && types_[i] == TokenType::normal && types_[place->second] != TokenType::normal)
       place->second = static_cast<int32_t>(i);
   }
 
@@ -100,20 +100,20 @@ void Vocabulary::read_tokens(const VocabularySpec& spec, Spelling spelling) {
   ends_.assign(count, false);
   const auto mark_end = [&](std::string_view name, bool even_if_normal) {
     const int32_t token = find(name);
-    if (token < 0 || (kinds_[token] == TokenKind::normal && !even_if_normal)) return;
+    if (token < 0 || (types_[token] == TokenType::normal && !even_if_normal)) return;
     ends_[token] = true;
-    kinds_[token] = TokenKind::control;
+    types_[token] = TokenType::control;
   };
   for (const std::string_view name : kEndNames) mark_end(name, true);
-  for (const std::string_view name : kShortEndNames) mark_end(name, spec.kinds.empty());
+  for (const std::string_view name : kShortEndNames) mark_end(name, spec.types.empty());
 
   for (size_t i = 0; i < count; ++i) push_piece(spec, spelling, static_cast<int32_t>(i));
   by_piece_.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     const auto token = static_cast<int32_t>(i);
     const std::string_view piece = pieces_[i];
-    const bool is_text = kinds_[i] == TokenKind::normal ||
-                         (kinds_[i] == TokenKind::unused && spelling == Spelling::marked_blanks);
+    const bool is_text = types_[i] == TokenType::normal ||
+                         (types_[i] == TokenType::unused && spelling == Spelling::marked_blanks);
     if (!is_text || piece.empty()) continue;
     if (spelling == Spelling::byte_letters && piece.size() == 1) {
       int32_t& byte = bytes_[static_cast<uint8_t>(piece[0])];
@@ -124,15 +124,15 @@ void Vocabulary::read_tokens(const VocabularySpec& spec, Spelling spelling) {
   }
 }
 
-void Vocabulary::push_piece(const VocabularySpec& spec, Spelling spelling, int32_t token) {
+void TokenTable::push_piece(const VocabularySpec& spec, Spelling spelling, int32_t token) {
   const std::string_view name = names_[token];
   const bool marked = spelling == Spelling::marked_blanks;
-  switch (kinds_[token]) {
-    case TokenKind::control:
-    case TokenKind::unknown:
+  switch (types_[token]) {
+    case TokenType::control:
+    case TokenType::unknown:
       pieces_.push_back("");
       return;
-    case TokenKind::byte:
+    case TokenType::byte:
       if (const int value = byte_of_name(name); value >= 0) {
         const char byte = static_cast<char>(value);
         pieces_.push_back({&byte, 1});
@@ -141,7 +141,7 @@ void Vocabulary::push_piece(const VocabularySpec& spec, Spelling spelling, int32
       }
       fail(spec, "token " + number(token) + " is of type byte but named '" + std::string(name) +
                      "', not '<0x00>' to '<0xFF>'");
-    case TokenKind::user_defined:
+    case TokenType::user_defined:
       pieces_.push_back(marked ? with_blanks(name) : std::string(name));
       return;
     default:
@@ -149,11 +149,11 @@ void Vocabulary::push_piece(const VocabularySpec& spec, Spelling spelling, int32
   }
 }
 
-void Vocabulary::read_special(const VocabularySpec& spec) {
+void TokenTable::read_special(const VocabularySpec& spec) {
   const auto checked = [&](int64_t token, const char* key) {
     if (token < 0 || token >= size())
       fail(spec, std::string(key) + " is " + std::to_string(token) + ", but there are " +
-                     number(kinds_.size()) + " tokens");
+                     number(types_.size()) + " tokens");
     return static_cast<int32_t>(token);
   };
   if (spec.begin) begin_ = checked(*spec.begin, "tokenizer.ggml.bos_token_id");
@@ -164,7 +164,7 @@ void Vocabulary::read_special(const VocabularySpec& spec) {
   if (end_ >= 0) ends_[end_] = true;
 }
 
-void Vocabulary::index_special() {
+void TokenTable::index_special() {
   for (int32_t token = 0; token < size(); ++token) {
     if (!is_special(token)) continue;
     if (const auto text = special_text(token); !text.empty()) special_.emplace_back(text, token);
@@ -177,7 +177,7 @@ void Vocabulary::index_special() {
   }
 }
 
-int32_t Vocabulary::match_special(std::string_view text, bool parse_special) const {
+int32_t TokenTable::match_special(std::string_view text, bool parse_special) const {
   if (text.empty()) return -1;
   const auto byte = static_cast<uint8_t>(text[0]);
   auto low = special_.begin() + first_[byte], high = special_.begin() + first_[byte + 1];
@@ -186,7 +186,7 @@ int32_t Vocabulary::match_special(std::string_view text, bool parse_special) con
   // that comes first among them.
   for (size_t length = 1; low != high; ++length) {
     for (; low != high && low->first.size() == length; ++low)
-      if (parse_special || kinds_[low->second] == TokenKind::user_defined) found = low->second;
+      if (parse_special || types_[low->second] == TokenType::user_defined) found = low->second;
     if (length == text.size()) break;
     const auto next = static_cast<uint8_t>(text[length]);
     const auto letter = [&](const auto& special) {
