@@ -325,11 +325,11 @@ struct FormatIq4Xs : Packed<BlockIq4Xs, 256> {
 template <class Format>
 inline void unpack_half(const Format& block, int g, int half, Vec (&w)[kHalf]) {
   if constexpr (requires { block.step(0); }) {
-#pragma GCC unroll 16
+#pragma GCC unroll 4
     for (int s = 0; s < kHalf; ++s) w[s] = block.step(half * kHalf + s);
   } else {
     const Bytes q = block.codes(g, half);
-#pragma GCC unroll 16
+#pragma GCC unroll 4
     for (int s = 0; s < kHalf; ++s) w[s] = block.apply(g, half * kHalf + s, code_floats(q, s));
   }
 }
@@ -352,7 +352,7 @@ inline void each_vector(const std::byte* w, int64_t cols, Take take) {
       for (int half = 0; half < 2; ++half) {
         Vec v[kHalf];
         unpack_half(block, g, half, v);
-#pragma GCC unroll 16
+#pragma GCC unroll 4
         for (int s = 0; s < kHalf; ++s)
           take(v[s], k + g * kGroup + (half * kHalf + s) * Vec::lanes);
       }

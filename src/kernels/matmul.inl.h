@@ -89,7 +89,7 @@ inline void add_products(const Format (&block)[R], int g, const Rows<R, M>& rows
     Vec w[R][kHalf];
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) unpack_half(block[r], g, half, w[r]);
-#pragma GCC unroll 16
+#pragma GCC unroll 4
     for (int s = 0; s < kHalf; ++s) {
       const int64_t at = k + (half * kHalf + s) * Vec::lanes;
 #pragma GCC unroll 4

@@ -1,5 +1,5 @@
 // exp, tanh and the normal distribution on Vec: one text for every target, no library. Errors are
-// of one float against double precision and are checked by tests/kernels/vec_math_test.cpp;
+// of one float against double precision and are checked by tests/kernels/kernels_contract_test.cpp;
 // polynomials are minimax fits (Remez exchange in exact arithmetic, rounded to float).
 #pragma once
 

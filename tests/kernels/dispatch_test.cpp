@@ -1,0 +1,82 @@
+#include <cstdlib>
+#include <gtest/gtest.h>
+#include <string>
+
+#include "base/error.h"
+#include "kernels/kernels.h"
+
+namespace pith {
+namespace {
+
+std::string refusal(const std::string& isa) {
+  try {
+    kernels_named(isa);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Errc::bad_option);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Dispatch, TheScalarTableIsLastAndRunsEverywhere) {
+  ASSERT_FALSE(kernel_targets().empty());
+  EXPECT_STREQ(kernel_targets().back().table->name, "scalar");
+  EXPECT_TRUE(kernel_targets().back().runs_here);
+}
+
+TEST(Dispatch, EveryFunctionOfEveryTableIsFilled) {
+  for (const KernelTarget& target : kernel_targets()) {
+    const KernelTable& t = *target.table;
+    EXPECT_TRUE(t.matmul_scratch && t.matmul && t.dequantise && t.rms_norm && t.layer_norm &&
+                t.rotate && t.silu_mul && t.gelu_mul && t.gelu && t.add && t.dot &&
+                t.exp_minus_max && t.max && t.softcap && t.tile_scratch && t.attend_tile &&
+                t.tile_mass)
+        << t.name;
+    for (const PageKernels& page : t.page)
+      EXPECT_TRUE(page.bytes && page.encode && page.decode && page.score && page.accumulate)
+          << t.name;
+  }
+}
+
+TEST(Dispatch, ATableThatRunsHereCanBeNamed) {
+  for (const KernelTarget& target : kernel_targets())
+    if (target.runs_here) EXPECT_EQ(&kernels_named(target.table->name), target.table);
+}
+
+TEST(Dispatch, WithoutANameTheBestThatRunsHereIsTaken) {
+  for (const KernelTarget& target : kernel_targets())
+    if (target.runs_here) {
+      EXPECT_EQ(&kernels_named(""), target.table);
+      break;
+    }
+}
+
+TEST(Dispatch, AnUnknownNameIsRefusedWithTheNamesThatRunHere) {
+  const std::string sentence = refusal("sse9");
+  EXPECT_NE(sentence.find("PITH_ISA=sse9: no such instruction set; choose one of "),
+            std::string::npos)
+      << sentence;
+  EXPECT_NE(sentence.find("scalar"), std::string::npos) << sentence;
+}
+
+TEST(Dispatch, ANameThisCpuCannotRunIsRefused) {
+  bool tried = false;
+  for (const KernelTarget& target : kernel_targets()) {
+    if (target.runs_here) continue;
+    tried = true;
+    const std::string sentence = refusal(target.table->name);
+    EXPECT_NE(sentence.find("this CPU cannot run it; choose one of "), std::string::npos)
+        << sentence;
+    EXPECT_NE(sentence.find("scalar"), std::string::npos) << sentence;
+  }
+  if (!tried) GTEST_SKIP() << "this CPU runs every table that is built";
+}
+
+TEST(Dispatch, TheForcedTableIsTheOneThatRuns) {
+  const char* isa = std::getenv("PITH_ISA");
+  if (!isa) GTEST_SKIP() << "PITH_ISA is not set";
+  EXPECT_STREQ(active_kernels().name, isa);
+}
+
+}  // namespace
+}  // namespace pith
