@@ -27,10 +27,7 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
       positions_(pool, MemoryClass::lanes),
       scores_(pool, MemoryClass::lanes),
       summaries_(pool, MemoryClass::summaries),
-      chosen_{{pool, MemoryClass::lanes},
-              {pool, MemoryClass::lanes},
-              {pool, MemoryClass::lanes},
-              {pool, MemoryClass::lanes}},
+      chosen_(no_choice(pool)),
       pseudo_k_(pool, MemoryClass::pseudo),
       pseudo_v_(pool, MemoryClass::pseudo),
       pseudo_log_weight_(pool, MemoryClass::pseudo) {
@@ -53,34 +50,38 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
   set_up(v_, MemoryClass::pages_v, spec.v, bases ? basis_of(bases->v, index) : nullptr);
 }
 
-HeadCache::HeadCache(const HeadCache& other)
-    : spec_(other.spec_),
-      pool_(other.pool_),
-      open_(other.open_),
-      dim_(other.dim_),
-      page_rows_(other.page_rows_),
-      k_(forked(other.k_)),
-      v_(forked(other.v_)),
-      sealed_(other.sealed_),
-      positions_(other.positions_.clone()),
-      scores_(other.scores_.clone()),
-      summary_(other.summary_),
-      summary_floats_(other.summary_floats_),
-      summaries_(other.summaries_.clone()),
-      chosen_{{*pool_, MemoryClass::lanes},
-              {*pool_, MemoryClass::lanes},
-              {*pool_, MemoryClass::lanes},
-              {*pool_, MemoryClass::lanes}},
-      pseudo_k_(*pool_, MemoryClass::pseudo),
-      pseudo_v_(*pool_, MemoryClass::pseudo),
-      pseudo_log_weight_(*pool_, MemoryClass::pseudo),
-      marked_rows_(other.marked_rows_),
-      marked_pseudo_(other.marked_pseudo_),
-      pseudo_replaced_(other.pseudo_replaced_),
-      pseudo_before_(other.pseudo_before_) {
-  pool_->charge(pseudo_before_.size() * pseudo_cost(), MemoryClass::pseudo);
-  if (!other.pseudo_.empty()) set_pseudo(other.pseudo_);
+HeadCache::HeadCache(const HeadCache& other) : HeadCache() {
+  spec_ = other.spec_;
+  pool_ = other.pool_;
+  open_ = other.open_;
+  dim_ = other.dim_;
+  page_rows_ = other.page_rows_;
+  k_ = forked(other.k_);
+  v_ = forked(other.v_);
+  sealed_ = other.sealed_;
+  positions_ = other.positions_.clone();
+  scores_ = other.scores_.clone();
+  summary_ = other.summary_;
+  summary_floats_ = other.summary_floats_;
+  summaries_ = other.summaries_.clone();
+  chosen_ = no_choice(*pool_);
   hold_chosen();
+  pseudo_k_ = {*pool_, MemoryClass::pseudo};
+  pseudo_v_ = {*pool_, MemoryClass::pseudo};
+  pseudo_log_weight_ = {*pool_, MemoryClass::pseudo};
+  set_pseudo(other.pseudo_);
+  marked_rows_ = other.marked_rows_;
+  marked_pseudo_ = other.marked_pseudo_;
+  pseudo_replaced_ = other.pseudo_replaced_;
+  pool_->charge(other.pseudo_before_.size() * pseudo_cost(), MemoryClass::pseudo);
+  pseudo_before_ = other.pseudo_before_;
+}
+
+HeadCache::Chosen HeadCache::no_choice(PagePool& pool) {
+  return {{pool, MemoryClass::lanes},
+          {pool, MemoryClass::lanes},
+          {pool, MemoryClass::lanes},
+          {pool, MemoryClass::lanes}};
 }
 
 HeadCache::Side HeadCache::forked(const Side& side) const {

@@ -117,6 +117,7 @@ class HeadCache {
   HeadCache(const HeadCache& other);  // a fork
 
   static void check_plan(std::span<const int32_t> keep, int64_t rows);
+  static Chosen no_choice(PagePool& pool);
   size_t open_bytes() const;
   size_t pseudo_cost() const;
 
