@@ -259,8 +259,8 @@ const Command kBenchCommand = {
     "--geometry makes random weights of a known shape, in memory, or as a file with -o FILE.gguf "
     "that other GGUF engines load too.",
     "$ pith bench -m model.gguf -p 512 -n 128 -d 0,4096 -t 2\n"
-    "$ pith bench --geometry llama-3.2-1b --type Q4_0 -p 32768 -n 0 -r 1 --kv full --kv "
-    "snapkv:budget=0.1\n"
+    "$ pith bench --geometry llama-3.2-1b --type Q4_0 -p 32768 -n 0 -r 1 --kv full "
+    "\\\n    --kv snapkv:budget=0.1\n"
     "$ pith bench --geometry qwen2.5-0.5b --type F16 -o qwen-random.gguf",
     [](Arguments& arguments) -> std::function<int()> {
       auto o = std::make_shared<BenchOptions>();

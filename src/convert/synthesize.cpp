@@ -42,8 +42,8 @@ DType fitting(DType wanted, int64_t cols) {
 
 // Where the mixes spend more bits on attn_v and ffn_down.
 bool careful_layer(int64_t layer, int64_t layers) {
-  const int64_t eighth = layers / 8;
-  return layer < eighth || layer >= 7 * eighth || (layer - eighth) % 3 == 2;
+  const int64_t first = layers / 8, last = 7 * layers / 8;
+  return layer < first || layer >= last || (layer - first) % 3 == 2;
 }
 
 struct Tensor {

@@ -162,8 +162,6 @@ class ByteLevelBpe final : public VocabularyTokenizer {
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_byte_level_bpe(const VocabularySpec& spec) {
-  if (spec.merges.empty())
-    TokenTable::fail(spec, "tokenizer.ggml.merges is missing, which byte-level BPE needs");
   const std::string_view name =
       spec.pre ? *spec.pre : pre_tokenizer_of_architecture(spec.architecture);
   return std::make_unique<ByteLevelBpe>(spec, find_pre_tokenizer(name, spec.source));

@@ -21,7 +21,10 @@ VocabularySpec read_vocabulary(const GgufFile& file) {
   if (file.has("tokenizer.ggml.scores")) spec.scores = file.numbers("tokenizer.ggml.scores");
   if (file.has("tokenizer.ggml.token_type"))
     spec.types = file.integers("tokenizer.ggml.token_type");
-  if (file.has("tokenizer.ggml.merges")) spec.merges = file.texts("tokenizer.ggml.merges");
+  if (file.has("tokenizer.ggml.merges"))
+    spec.merges = file.texts("tokenizer.ggml.merges");
+  else if (spec.model == "gpt2")
+    TokenTable::fail(spec, "tokenizer.ggml.merges is missing, which byte-level BPE needs");
   const auto id = [&](const char* key) {
     return file.has(key) ? std::optional(file.integer(key)) : std::nullopt;
   };

@@ -40,7 +40,9 @@ TEST(Dispatch, EveryFunctionOfEveryTableIsFilled) {
 
 TEST(Dispatch, ATableThatRunsHereCanBeNamed) {
   for (const KernelTarget& target : kernel_targets())
-    if (target.runs_here) EXPECT_EQ(&kernels_named(target.table->name), target.table);
+    if (target.runs_here) {
+      EXPECT_EQ(&kernels_named(target.table->name), target.table);
+    }
 }
 
 TEST(Dispatch, WithoutANameTheBestThatRunsHereIsTaken) {

@@ -20,8 +20,11 @@ class TakesBack final : public Budget {
     if (board.newest_layer() < 2) return;
     for (int h = 0; h < table.heads; ++h) table.at(0, h) = 20;
     // What competes: neither the sinks nor the newest rows, of this prompt only.
-    EXPECT_EQ(board.contested(0, 0).size(), board.newest_layer() == 2 ? 100u - 5u : 20u - 5u);
-    EXPECT_EQ(board.contested(2, 1).size(), static_cast<size_t>(board.prompt_tokens()) - 5u);
+    const bool fresh = board.newest_layer() == 2;
+    const int protects = board.protected_rows(), rows = std::min(100, board.prompt_tokens());
+    EXPECT_EQ(board.contested(0, 0).size(), static_cast<size_t>((fresh ? rows : 20) - protects));
+    EXPECT_EQ(board.contested(2, 1).size(),
+              static_cast<size_t>((fresh ? board.prompt_tokens() : rows) - protects));
     EXPECT_TRUE(board.contested(3, 0).empty() || board.newest_layer() == 3);
   }
 };

@@ -52,7 +52,7 @@ TEST(ByteLevelBpe, TakesAWordThatIsATokenAtOnceWhereItsPreTokeniserSaysSo) {
 }
 
 TEST(ByteLevelBpe, TakesTheLongestSpecialTokenThatStartsFirst) {
-  const auto owned = small_byte_level({"x y"}, {"<a>", "<a><b>", "<b>", "<a><b><c>!"});
+  const auto owned = small_byte_level({}, {"<a>", "<a><b>", "<b>", "<a><b><c>!"});
   const auto tokenizer = make_tokenizer(owned->spec);
   EXPECT_EQ(encoded(*tokenizer, "<a><b><a><b><c>", true),
             (Names{"<a><b>", "<a><b>", "<", "c", ">"}));
@@ -62,7 +62,7 @@ TEST(ByteLevelBpe, TakesTheLongestSpecialTokenThatStartsFirst) {
 }
 
 TEST(ByteLevelBpe, TakesUserDefinedTokensEvenWhereSpecialOnesAreText) {
-  const auto owned = small_byte_level({"x y"}, {"<end>"});
+  const auto owned = small_byte_level({}, {"<end>"});
   add_token(*owned, "    ", kUserDefined);
   add_token(*owned, "\xc3\xb5", kUserDefined);
   const auto tokenizer = make_tokenizer(owned->spec);
@@ -73,7 +73,7 @@ TEST(ByteLevelBpe, TakesUserDefinedTokensEvenWhereSpecialOnesAreText) {
 }
 
 TEST(ByteLevelBpe, ControlTokensHaveANameAndNoPiece) {
-  const auto tokenizer = make_tokenizer(small_byte_level({"x y"}, {"<end>"})->spec);
+  const auto tokenizer = make_tokenizer(small_byte_level({}, {"<end>"})->spec);
   EXPECT_EQ(tokenizer->name(256), "<end>");
   EXPECT_EQ(tokenizer->piece(256), "");
   EXPECT_EQ(tokenizer->find("<end>"), 256);
@@ -82,7 +82,7 @@ TEST(ByteLevelBpe, ControlTokensHaveANameAndNoPiece) {
 }
 
 TEST(ByteLevelBpe, ReplacesBytesItLacksOnlyInWhatIsNoUtf8) {
-  auto owned = small_byte_level({"x y"});
+  auto owned = small_byte_level({});
   owned->spec.tokens.erase(owned->spec.tokens.begin() + 0xfe, owned->spec.tokens.end());
   owned->spec.types.assign(owned->spec.tokens.size(), kNormal);
   owned->spec.merges.push_back("a a");
