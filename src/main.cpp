@@ -1,3 +1,5 @@
 #include "apps/apps.h"
 
-int main(int argc, char** argv) { return pith::run_command_line(argc, argv); }
+int main(int argc, char** argv) {
+  return pith::run_command_line(argc, argv);
+}
