@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "text/tokenizer.h"
 #include "text/token_table.h"
+#include "text/tokenizer.h"
 
 namespace pith::test {
 
