@@ -19,9 +19,10 @@ namespace pith {
 namespace {
 
 constexpr const Command* kCommands[] = {
-    &kRunCommand,      &kDemoCommand,         &kBenchCommand,      &kPerplexityCommand,
-    &kMethodsCommand,  &kInspectCommand,      &kTokenizeCommand,   &kConvertCommand,
-    &kQuantizeCommand, &kCalibrateTspCommand, &kCompletionCommand, &kManCommand,
+    &kRunCommand,        &kChatCommand,     &kDemoCommand,         &kBenchCommand,
+    &kPerplexityCommand, &kMethodsCommand,  &kInspectCommand,      &kTokenizeCommand,
+    &kConvertCommand,    &kQuantizeCommand, &kCalibrateTspCommand, &kCompletionCommand,
+    &kManCommand,
 };
 
 int exit_code(Errc code) {
