@@ -30,9 +30,9 @@ std::string mebibytes(size_t bytes) {
 }  // namespace
 
 struct Engine::State {
-  State(std::shared_ptr<const Model> model_, const EngineOptions& options_)
-      : model(std::move(model_)),
-        options(options_),
+  State(std::shared_ptr<const Model> loaded, const EngineOptions& wanted)
+      : model(std::move(loaded)),
+        options(wanted),
         backend(make_cpu_backend(options.threads)),
         pool(options.cache_bytes > 0 ? options.cache_bytes : default_cache_bytes()),
         forward(*model, *backend, options.tile_rows) {

@@ -4,11 +4,11 @@
 
 namespace pith {
 
-Session::Session(const KvShape& shape, std::shared_ptr<const Policy> policy_, PagePool& pool_,
+Session::Session(const KvShape& shape, std::shared_ptr<const Policy> shared, PagePool& pages,
                  const SamplingOptions& sampling)
-    : policy(std::move(policy_)),
-      pool(pool_),
-      store(std::make_unique<KvStore>(shape, policy->store, pool_)),
+    : policy(std::move(shared)),
+      pool(pages),
+      store(std::make_unique<KvStore>(shape, policy->store, pages)),
       compressor(*policy, *store),
       sampler(sampling) {}
 
