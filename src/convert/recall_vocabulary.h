@@ -2,9 +2,9 @@
 // together from the pieces listed before them, so that text works as well as token ids. The
 // vocabulary is the same for every seed.
 //
-//   names    "Lemu"   capitalised; keys. The model never answers one.
-//   values   "tiro"   answers; used for nothing else
-//   fillers  "bako"   the haystack
+//   names    "Luni"   capitalised; keys. The model never answers one.
+//   values   "toru"   answers; used for nothing else
+//   fillers  "hiri"   the haystack
 #pragma once
 
 #include <cstdint>
