@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <numeric>
 
 #include "base/error.h"
 #include "policy/calibration.h"
@@ -93,9 +94,16 @@ int first_settled_layer(std::span<const double> overlap, double slack) {
 
 TspFinding find_tsp_layer(Engine& engine, std::span<const std::vector<int32_t>> prompts,
                           const TspOptions& options, Monitor& monitor) {
-  const int layers = engine.model().config().shape.layers;
+  const KvShape& shape = engine.model().config().shape;
+  std::vector<size_t> asked;  // layers
+  for (int l = 0; l < shape.layers; ++l)
+    if (shape.window(l) == 0) asked.push_back(static_cast<size_t>(l));
+  if (asked.empty()) {
+    asked.resize(static_cast<size_t>(shape.layers));
+    std::iota(asked.begin(), asked.end(), size_t{0});
+  }
   TspFinding finding;
-  finding.overlap.resize(static_cast<size_t>(std::max(0, layers - 1)));
+  finding.overlap.resize(static_cast<size_t>(std::max(0, shape.layers - 1)));
   OnlyStops stops(monitor);
   int64_t done = 0;
   for (const std::vector<int32_t>& prompt : prompts) {
@@ -104,8 +112,10 @@ TspFinding find_tsp_layer(Engine& engine, std::span<const std::vector<int32_t>> 
     LayerScores scores;
     const auto session = engine.open(recording_policy(options, scores));
     engine.prefill(*session, prompt, stops);
-    const std::vector<double> overlap = overlap_with_later_layers(scores, options.rate);
-    for (size_t l = 0; l < overlap.size(); ++l) finding.overlap[l] += overlap[l];
+    LayerScores answers;
+    for (const size_t l : asked) answers.push_back(std::move(scores[l]));
+    const std::vector<double> overlap = overlap_with_later_layers(answers, options.rate);
+    for (size_t i = 0; i < overlap.size(); ++i) finding.overlap[asked[i]] += overlap[i];
     ++finding.prompts;
   }
   monitor.progress("prompts", done, static_cast<int64_t>(prompts.size()));
@@ -115,6 +125,7 @@ TspFinding find_tsp_layer(Engine& engine, std::span<const std::vector<int32_t>> 
                                        std::to_string(options.window) + " tokens");
   for (double& o : finding.overlap) o /= finding.prompts;
   finding.layer = first_settled_layer(finding.overlap);
+  if (asked.size() == 1) finding.layer = static_cast<int>(asked[0]);
   return finding;
 }
 

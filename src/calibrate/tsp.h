@@ -34,7 +34,9 @@ struct TspOptions {
 struct TspFinding {
   int layer = 0;
   int prompts = 0;
-  std::vector<double> overlap;  // [layers - 1], mean over the prompts
+  // [layers - 1], mean over the prompts; 0 for layers with a sliding window, which cannot select
+  // (in models that have others too).
+  std::vector<double> overlap;
 };
 
 // Runs every prompt through the engine's model with the full cache and looks at the scores that

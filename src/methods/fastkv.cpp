@@ -11,6 +11,7 @@
 // there. Short prompts, whose share is smaller than the window, keep the window; the reference
 // stops with an error. A tsp_rate below the budget is refused; the reference then keeps fewer rows
 // in later layers than it was asked to. Rows are kept in order of position, not of score.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -42,20 +43,41 @@ class SelectTokensOnce final : public Router {
   Amount travelling_;
 };
 
+// A layer that looks at a sliding window cannot tell which tokens before it matter.
+bool can_select(const KvShape& shape, int layer) {
+  return shape.window(layer) == 0 ||
+         std::ranges::find(shape.windows, 0) == shape.windows.end();  // no layer is better
+}
+
+// Half of the layers less one, or the layer nearest to it that can select, rather a later one.
+int middle_layer(const KvShape& shape) {
+  const int middle = std::max(0, shape.layers / 2 - 1);
+  for (int d = 0; d < shape.layers; ++d)
+    for (const int layer : {middle + d, middle - d})
+      if (layer >= 0 && layer < shape.layers && can_select(shape, layer)) return layer;
+  return middle;
+}
+
 int selecting_layer(Options& o, const KvShape& shape) {
   const int last = shape.layers - 1;
   const std::optional<int> layer =
-      o.count_or("auto", "tsp_layer", std::max(0, shape.layers / 2 - 1),
+      o.count_or("auto", "tsp_layer", middle_layer(shape),
                  "layer that selects, counted from 0; auto: the calibrated one", 0, last);
   if (layer && o.given("calibration")) o.fail("'calibration' is only read with tsp_layer=auto");
+  if (layer && !can_select(shape, *layer))
+    o.refuse("tsp_layer", "a layer without a sliding window, which " + std::to_string(*layer) +
+                              " of this model has; " + std::to_string(middle_layer(shape)) +
+                              " would do");
   if (layer && !o.describes()) return *layer;
   const float found =
       o.calibration("calibration", "file that names the layer", "pith calibrate tsp")
           .tensor("tsp.layer", 1)[0];
-  if (!(found >= 0 && found <= static_cast<float>(last)) || found != std::floor(found))
+  if (!(found >= 0 && found <= static_cast<float>(last)) || found != std::floor(found) ||
+      !can_select(shape, static_cast<int>(found)))
     throw Error(Errc::bad_file, "fastkv: the calibration file names layer " +
-                                    std::to_string(found) + " of a model with " +
-                                    std::to_string(shape.layers) + "; calibrate again");
+                                    std::to_string(found) + ", which this model of " +
+                                    std::to_string(shape.layers) +
+                                    " layers cannot select at; calibrate again");
   return static_cast<int>(found);
 }
 
@@ -102,7 +124,9 @@ const RegisterMethod fastkv{{
          "Kept rows stay in order of position; the reference stores them in order of score.",
          "tsp_layer=auto reads a layer found by `pith calibrate tsp` from the overlap of the sets "
          "that layers would select; the paper sweeps a benchmark by hand. The default, half of the "
-         "layers less one, gives the paper's 15 of 32 and 17 of 36."},
+         "layers less one, gives the paper's 15 of 32 and 17 of 36.",
+         "Models with sliding-window layers select at a layer without a window: the others do not "
+         "see the tokens in question. The paper has no such model."},
 }};
 
 }  // namespace

@@ -140,6 +140,18 @@ TEST(Fastkv, ReadsItsLayerFromACalibrationFile) {
   std::filesystem::remove_all(folder);
 }
 
+TEST(Fastkv, SelectsAtALayerThatSeesTheWholePrompt) {
+  KvShape shape = toy_shape();
+  shape.layers = 6;
+  shape.windows = {20, 0, 20, 20, 0, 20};  // the middle one, 2, has a window; 1 and 3 are as near
+  ToyPrompt prompt("fastkv", shape);
+  prompt.prefill(100);
+  EXPECT_EQ(rows_into_layers(prompt), (std::vector<int>{100, 100, 20, 20, 20, 20}));
+  EXPECT_THROW(make_policy("fastkv:tsp_layer=3", shape), Error);
+  shape.windows = {20, 20, 20, 20, 20, 20};
+  EXPECT_NO_THROW(make_policy("fastkv:tsp_layer=3", shape));
+}
+
 TEST(Fastkv, GivesGeneratedTokensTheirTruePositions) {
   ToyPrompt prompt("fastkv:tsp_layer=1");
   prompt.prefill(200);
