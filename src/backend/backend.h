@@ -59,6 +59,7 @@ struct DenseAttention {
   Cube out;  // [tile, query_heads, dim]
   Mass mass = Mass::none;
   Mat column_mass = {};  // [heads, rows] attention each row received so far, by `mass`
+  Mat lse = {};          // [tile, query_heads] log of the sum of exp(logit); empty: not wanted
 };
 
 // Attention of one generated token in one head. Positions of the head's rows are read only where

@@ -227,6 +227,9 @@ void CpuBackend::attend(const DenseAttention& job) {
         const std::span<float> out(part.out + i * part.out_row_stride + h * dim,
                                    static_cast<size_t>(dim));
         finish({0, sum, out}, out);
+        if (job.lse.dim[0] > 0)
+          job.lse.row(piece * queries + i)[static_cast<size_t>(head) * group + h] =
+              part.max[static_cast<int64_t>(i) * group + h] + std::log(sum);
       }
   });
   if (job.mass != Mass::none) gather_column_mass(job, group);

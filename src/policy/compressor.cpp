@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "policy/observer.h"
 
 namespace pith {
 namespace {
@@ -154,6 +155,7 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
   policy_.scorer->score_prompt(tap, scores);
   policy_.budget->assign(Board(*this, tap, scores), prompt_.table);
   write_layer(tap, scores);
+  if (tap.observer) tap.observer->layer_ended(tap, scores, prompt_.table);
   prompt_.stats.layers_revised += revise_earlier(tap.layer);
 
   StreamPlan next;
@@ -167,6 +169,7 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
   }
   if (next.renumber)
     prompt_.renumbered = static_cast<int>(next.rows.empty() ? rows : next.rows.size());
+  if (tap.observer) tap.observer->routed(tap.layer, next);
   if (next.restart) restart();
   return next;
 }

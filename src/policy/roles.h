@@ -30,6 +30,8 @@ struct Demand {
   bool hidden = false;            // LayerTap::hidden of the last layer too, for all rows
 };
 
+class PromptObserver;
+
 // One layer of the prompt, complete.
 struct LayerTap {
   Backend& ops;
@@ -37,13 +39,14 @@ struct LayerTap {
   const Rope& rope;
   const AttentionRule& rule;
   int layer = 0;
-  int prompt_tokens = 0;             // before any routing
-  ConstMat hidden;                   // [rows, width], output of the layer
-  ConstCube window_q;                // [window, query_heads, dim], after RoPE: the last rows
-  LayerRows rows;                    // this layer's keys, values, positions
-  ConstMat prompt_mass;              // [heads, rows]
-  std::span<const uint8_t> adapted;  // [rows] 1 where the adapter is on; empty: nowhere
-  const KvStore* earlier = nullptr;  // rows of earlier turns; the Compressor fills it in
+  int prompt_tokens = 0;               // before any routing
+  ConstMat hidden;                     // [rows, width], output of the layer
+  ConstCube window_q;                  // [window, query_heads, dim], after RoPE: the last rows
+  LayerRows rows;                      // this layer's keys, values, positions
+  ConstMat prompt_mass;                // [heads, rows]
+  std::span<const uint8_t> adapted;    // [rows] 1 where the adapter is on; empty: nowhere
+  const KvStore* earlier = nullptr;    // rows of earlier turns; the Compressor fills it in
+  PromptObserver* observer = nullptr;  // looks on; or null
 };
 
 // One layer of one decode step.

@@ -114,7 +114,7 @@ void Engine::prefill_all(Session& session, std::span<const int32_t> tokens,
       monitor.check();
       const Progress progress = state_->forward.prefill_tile(session);
       if (progress == Progress::starved) {
-        const Demand demand = session.policy->demand();
+        const Demand demand = session.demand();
         const size_t needed = session.stream.memory
                                   ? session.store->bytes_for_layer(session.stream.rows())
                                   : state_->forward.prompt_bytes(session.stream.rows(), demand);

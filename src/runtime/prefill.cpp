@@ -41,7 +41,7 @@ size_t Forward::prompt_bytes(int rows, const Demand& demand) const {
 bool Forward::begin_prompt(Session& session) {
   TokenStream& stream = session.stream;
   const KvShape& s = model_.config().shape;
-  const Demand demand = session.policy->demand();
+  const Demand demand = session.demand();
   const int64_t rows = stream.rows();
   const size_t bytes = prompt_bytes(stream.rows(), demand);
   if (bytes > session.pool.free_bytes()) return false;
@@ -65,9 +65,10 @@ bool Forward::begin_prompt(Session& session) {
 
 int Forward::first_needed_row(const Session& session) const {
   const TokenStream& stream = session.stream;
-  const Demand demand = session.policy->demand();
+  const Demand demand = session.demand();
   if (session.prefill->layer + 1 < model_.config().shape.layers || stream.each_logits ||
-      demand.prompt_mass != Mass::none || demand.hidden)
+      demand.prompt_mass != Mass::none || demand.hidden ||
+      (session.observer && session.observer->wants_tensors(session.prefill->layer)))
     return 0;
   return std::max(0, stream.rows() - std::max(1, demand.window_queries));
 }
@@ -111,16 +112,23 @@ void Forward::run_tile(Session& session, int first, int rows) {
       earlier[h] = session.store->at(layer, h).paged({});
     }
   const Cube attended = heads(a_.attended, count, s.query_heads);
-  ops_.attend(DenseAttention{.q = q,
-                             .k = stream.layer_k,
-                             .v = stream.layer_v,
-                             .cached = earlier,
-                             .first_row = from,
-                             .positions = positions,
-                             .rule = config.rules[layer],
-                             .out = attended,
-                             .mass = session.policy->demand().prompt_mass,
-                             .column_mass = stream.prompt_mass});
+  std::vector<float> lse;
+  DenseAttention job{.q = q,
+                     .k = stream.layer_k,
+                     .v = stream.layer_v,
+                     .cached = earlier,
+                     .first_row = from,
+                     .positions = positions,
+                     .rule = config.rules[layer],
+                     .out = attended,
+                     .mass = session.demand().prompt_mass,
+                     .column_mass = stream.prompt_mass};
+  if (session.observer && session.observer->wants_tensors(layer)) {
+    lse.resize(static_cast<size_t>(count) * s.query_heads);
+    job.lse = Mat::packed(lse.data(), {count, s.query_heads});
+  }
+  ops_.attend(job);
+  if (session.observer) session.observer->attended(layer, job);
   x = rows_of(stream.hidden, from, count);
   attention_out(layer, attended, x);
   feed_forward(layer, x);
@@ -160,7 +168,9 @@ Progress Forward::finish_layer(Session& session) {
                                     .window_q = stream.window_q,
                                     .rows = {stream.layer_k, stream.layer_v, stream.positions},
                                     .prompt_mass = stream.prompt_mass,
-                                    .adapted = stream.adapted});
+                                    .adapted = stream.adapted,
+                                    .earlier = nullptr,
+                                    .observer = session.observer});
   ++at.layer;
   at.row = 0;
   if (plan.restart) {

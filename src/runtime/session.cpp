@@ -1,5 +1,7 @@
 #include "runtime/session.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace pith {
@@ -40,6 +42,12 @@ void Session::feed(std::span<const int32_t> prompt) {
   stream.prompt_tokens = static_cast<int>(prompt.size());
   tokens.insert(tokens.end(), prompt.begin(), prompt.end());
   prefill.emplace();
+}
+
+Demand Session::demand() const {
+  Demand demand = policy->demand();
+  if (observer) demand.window_queries = std::max(demand.window_queries, observer->window_queries());
+  return demand;
 }
 
 void Session::abandon() {

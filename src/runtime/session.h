@@ -10,6 +10,7 @@
 
 #include "kv/store.h"
 #include "policy/compressor.h"
+#include "policy/observer.h"
 #include "runtime/sampler.h"
 
 namespace pith {
@@ -61,6 +62,9 @@ struct Session {
   std::optional<PrefillCursor> prefill;  // empty: the session generates
   std::vector<int32_t> tokens;           // everything fed and generated
   std::vector<float> logits;             // [vocab] of the last token
+  PromptObserver* observer = nullptr;    // looks on while prompts are read; not owned
+
+  Demand demand() const;  // of the policy, and of the observer
 
  private:
   Session(const Session& other, std::unique_ptr<KvStore> store);
