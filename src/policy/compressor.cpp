@@ -323,7 +323,7 @@ void Compressor::plan_whole(int layer, int head, int budget, int step,
   plan_shrink(layer, head, 0, hidden, budget, protect, tasks);
 }
 
-void Compressor::end_prompt() {
+void Compressor::end_prompt(PromptObserver* observer) {
   {
     const Timer timer(prompt_.stats.prompt_seconds);
     const KvShape& shape = store_.shape();
@@ -332,6 +332,7 @@ void Compressor::end_prompt() {
       for (int h = 0; h < shape.heads; ++h)
         plan_whole(l, h, continuing() ? prompt_.table.at(l, h) : BudgetTable::kAll, 1, tasks);
     carry_out(tasks, prompt_.stats.rows_recoded);
+    if (observer) observer->prompt_ended(store_, prompt_.table);
     repack(prompt_.stats.rows_recoded);
     store_.seal(policy_.reader.get());
   }

@@ -24,6 +24,8 @@ class PromptObserver {
                            const BudgetTable& /*table*/) {}
   // What the router lets through to the next layer.
   virtual void routed(int /*layer*/, const StreamPlan& /*plan*/) {}
+  // Everything is decided; positions are still those of the prompt, and no page is sealed yet.
+  virtual void prompt_ended(const KvStore& /*store*/, const BudgetTable& /*table*/) {}
 };
 
 }  // namespace pith

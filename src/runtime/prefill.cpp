@@ -180,7 +180,7 @@ Progress Forward::finish_layer(Session& session) {
   reroute(session, plan);
   if (at.layer < config.shape.layers) return Progress::more;
 
-  session.compressor.end_prompt();
+  session.compressor.end_prompt(session.observer);
   session.logits.resize(config.vocab);
   const Mat logits = Mat::packed(session.logits.data(), {1, config.vocab});
   if (stream.each_logits) {
