@@ -68,7 +68,7 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
   Generated out;
   out.prompt_tokens = prompt.size();
   const Stopwatch watch;
-  {
+  if (!prompt.empty()) {  // a loaded session may go on without one
     ProgressBar bar(request.bar);
     engine.prefill(session, prompt, bar);
   }

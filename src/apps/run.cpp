@@ -7,6 +7,7 @@
 #include "apps/generation.h"
 #include "apps/text_input.h"
 #include "base/error.h"
+#include "policy/registry.h"
 
 namespace pith {
 namespace {
@@ -15,19 +16,37 @@ struct RunOptions {
   EngineArguments engine;
   SamplingArguments sampling;
   TextArguments text;
-  std::string spec = "full";
+  std::string spec = "full", save, load;
   int predict = -1;
   std::vector<std::string> stops;
   bool echo = false, literal = false, json = false, quiet = false;
 };
 
+std::unique_ptr<Session> open_session(const RunOptions& options, Engine& engine,
+                                      const SamplingOptions& sampling) {
+  if (options.load.empty()) return engine.open(options.spec, sampling);
+  std::unique_ptr<Session> session = engine.load(options.load, sampling);
+  const ModelConfig& config = engine.model().config();
+  if (options.spec != "full" &&
+      make_policy(options.spec, config.shape, config.digest)->spec != session->policy->spec)
+    throw Error(Errc::bad_option, "--kv: " + options.load + " was compressed by '" +
+                                      session->policy->spec +
+                                      "'; leave --kv out, or give the same");
+  return session;
+}
+
 int run(const RunOptions& options) {
   const SamplingOptions sampling = sampling_options(options.sampling);
-  const std::string text = read_text(options.text, "prompt");
+  const bool resumes = !options.load.empty();
+  const bool silent = resumes && !options.text.given_prompt && options.text.file.empty();
+  const std::string text = silent ? "" : read_text(options.text, "prompt");
   const std::unique_ptr<Engine> engine = open_engine(options.engine);
-  const std::unique_ptr<Session> session = engine->open(options.spec, sampling);
-  const std::vector<int32_t> prompt = engine->tokenizer().encode_prompt(text, !options.literal);
-  if (prompt.empty()) throw Error(Errc::bad_request, "the prompt is empty");
+  const std::unique_ptr<Session> session = open_session(options, *engine, sampling);
+  const Tokenizer& tokenizer = engine->tokenizer();
+  const std::vector<int32_t> prompt = resumes ? tokenizer.encode(text, !options.literal)
+                                              : tokenizer.encode_prompt(text, !options.literal);
+  if (prompt.empty() && session->logits.empty())
+    throw Error(Errc::bad_request, "the prompt is empty");
   if (options.echo && !options.json) {
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
@@ -40,6 +59,7 @@ int run(const RunOptions& options) {
   request.show = !options.json;
   request.bar = !options.quiet;
   const Generated generated = generate_text(*engine, *session, prompt, request);
+  if (!options.save.empty()) engine->save(*session, options.save);
   if (options.json) {
     JsonWriter json;
     json.object().key("model").value(options.engine.model);
@@ -64,6 +84,12 @@ std::function<int()> setup(Arguments& arguments) {
               "tokens to generate at most; -1: until the model ends or the context is full")
       .at_least(-1);
   arguments.option("--stop", options->stops, "TEXT", "end before this text");
+  arguments.option("--save", options->save, "FILE", "keep the compressed session, answer included")
+      .completes(Complete::file);
+  arguments
+      .option("--load", options->load, "FILE",
+              "go on where a saved session ended; the prompt, if any, follows its text")
+      .completes(Complete::file);
   arguments.flag("--literal", options->literal, "text that looks like a special token stays text");
   arguments.flag("--echo", options->echo, "write the prompt before the answer");
   arguments.flag("--json", options->json, "write text, token ids and figures as JSON at the end");
@@ -84,6 +110,8 @@ const Command kRunCommand = {
     "$ pith run -m model.gguf -p 'Once upon a time' -n 64\n"
     "$ pith run -m model.gguf -f report.txt --kv snapkv:budget=0.1 --temp 0\n"
     "$ pith run -m model.gguf -p 'Q: 2 + 2 = ?\\nA:' -e --stop '\\n'\n"
+    "$ pith run -m model.gguf -f book.txt --kv snapkv:budget=0.02 -n 0 --save book.session\n"
+    "$ pith run -m model.gguf --load book.session -p 'Who is Lydia?' -n 64\n"
     "$ git diff | pith run -m model.gguf --kv fastkv:budget=0.1 --json",
     setup,
 };

@@ -19,6 +19,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -49,6 +50,8 @@ struct CacheBytes {
   size_t sealed = 0, open = 0, pseudo = 0, lanes = 0, summaries = 0;
   size_t total() const { return sealed + open + pseudo + lanes + summaries; }
 };
+
+struct HeadImage;
 
 class HeadCache {
  public:
@@ -91,6 +94,13 @@ class HeadCache {
   // What the attention kernels read; no choice means all pages. Valid until the next change.
   PagedHead paged(std::span<const int32_t> chosen_pages) const;
 
+  // For session files, between prompts. `restore` fills an empty head with an image that why_not
+  // has no objection to, given the policy's reader; the caller has asked for restore_bytes.
+  HeadImage image() const;
+  std::string why_not(const HeadImage& image, const PageSummary* summary) const;
+  size_t restore_bytes(const HeadImage& image) const;
+  void restore(const HeadImage& image, const PageSummary* summary);
+
   CacheBytes bytes() const;
   // What apply and repack together may need, at worst: pages that forks share are copied, and
   // sealed rows at a cut go back to an open page.
@@ -119,6 +129,7 @@ class HeadCache {
   static void check_plan(std::span<const int32_t> keep, int64_t rows);
   static Chosen no_choice(PagePool& pool);
   size_t open_bytes() const;
+  size_t page_bytes(const Side& side, int page, int rows, int sealed) const;
   size_t pseudo_cost() const;
 
   void fill(Side& side, ConstMat x, std::span<const int32_t> keep);

@@ -378,6 +378,23 @@ void Compressor::end_step() {
   store_.seal(policy_.reader.get());
 }
 
+Compressor::State Compressor::state() const {
+  return {table_.rows, prompt_tokens_, tokens_, shift_, steps_, stats_};
+}
+
+void Compressor::restore(const State& state, Backend& ops, std::span<const Rope> ropes) {
+  PITH_CHECK(state.budgets.size() == table_.rows.size(), "every head has a budget");
+  table_.rows = state.budgets;
+  prompt_tokens_ = state.prompt_tokens;
+  tokens_ = state.tokens;
+  shift_ = state.shift;
+  steps_ = state.steps;
+  stats_ = state.stats;
+  ops_ = &ops;
+  ropes_.assign(ropes.begin(), ropes.end());
+  for (Rope& rope : ropes_) rope.magnitude = 1;  // stored keys have it already
+}
+
 int Compressor::query_position(int tokens_seen) const {
   if (!policy_.store.repack_positions) return static_cast<int>(tokens_seen - shift_);
   int rows = 0;

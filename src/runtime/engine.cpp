@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "policy/registry.h"
 #include "runtime/forward.h"
+#include "runtime/session_file.h"
 
 namespace pith {
 namespace {
@@ -90,6 +91,14 @@ std::unique_ptr<Session> Engine::open(std::shared_ptr<const Policy> policy,
                                       const SamplingOptions& sampling) {
   return std::make_unique<Session>(model().config().shape, std::move(policy), state_->pool,
                                    sampling);
+}
+
+void Engine::save(const Session& session, const std::string& path) const {
+  save_session(session, model(), path);
+}
+
+std::unique_ptr<Session> Engine::load(const std::string& path, const SamplingOptions& sampling) {
+  return load_session(path, model(), *state_->backend, state_->pool, sampling);
 }
 
 void Engine::prefill(Session& session, std::span<const int32_t> tokens, Monitor& monitor) {

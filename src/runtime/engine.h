@@ -42,6 +42,10 @@ class Engine {
   std::unique_ptr<Session> open(std::shared_ptr<const Policy> policy,
                                 const SamplingOptions& sampling = {});
 
+  // A session on disk, between prompts; see runtime/session_file.h for the errors.
+  void save(const Session& session, const std::string& path) const;
+  std::unique_ptr<Session> load(const std::string& path, const SamplingOptions& sampling = {});
+
   // Reads the prompt (or a further turn) to its end; session.logits then belong to its last token.
   // Throws no_memory if the cache limit is too small, interrupted if the monitor says so.
   void prefill(Session& session, std::span<const int32_t> tokens,
