@@ -40,6 +40,15 @@ struct Engine::State {
     if (model->file().has("tokenizer.ggml.model")) tokenizer = Tokenizer::load(model->file());
   }
 
+  void feed(Session& session, std::span<const int32_t> tokens) const {
+    const int vocab = model->config().vocab;
+    for (int32_t t : tokens)
+      if (t < 0 || t >= vocab)
+        throw Error(Errc::bad_request, "token " + std::to_string(t) +
+                                           " is not in the vocabulary of " + std::to_string(vocab));
+    session.feed(tokens);
+  }
+
   [[noreturn]] void starved(const Session& session, size_t needed) const {
     throw Error(Errc::no_memory, "the cache limit of " + mebibytes(pool.limit_bytes()) +
                                      " is too small: " + mebibytes(pool.used_bytes()) +
@@ -102,22 +111,29 @@ std::unique_ptr<Session> Engine::load(const std::string& path, const SamplingOpt
 }
 
 void Engine::prefill(Session& session, std::span<const int32_t> tokens, Monitor& monitor) {
-  prefill_all(session, tokens, nullptr, monitor);
+  state_->feed(session, tokens);
+  run_prompt(session, monitor);
+}
+
+void Engine::make_up(Session& session, std::span<const int32_t> tokens, Monitor& monitor) {
+  state_->feed(session, tokens);
+  session.stream.made_up = true;
+  run_prompt(session, monitor);
 }
 
 void Engine::prefill_all(Session& session, std::span<const int32_t> tokens,
                          const std::function<void(int, std::span<const float>)>& each,
                          Monitor& monitor) {
-  for (int32_t t : tokens)
-    if (t < 0 || t >= model().config().vocab)
-      throw Error(Errc::bad_request, "token " + std::to_string(t) +
-                                         " is not in the vocabulary of " +
-                                         std::to_string(model().config().vocab));
-  session.feed(tokens);
+  state_->feed(session, tokens);
   session.stream.each_logits = each;
+  run_prompt(session, monitor);
+}
+
+void Engine::run_prompt(Session& session, Monitor& monitor) {
   const int64_t layers = model().config().shape.layers;
+  const int tokens = session.stream.prompt_tokens;
   // Rows of all layers; routing makes the later ones shorter, so the bar may jump ahead.
-  const int64_t total = layers * static_cast<int64_t>(tokens.size());
+  const int64_t total = layers * tokens;
   try {
     for (;;) {
       monitor.check();
@@ -131,9 +147,7 @@ void Engine::prefill_all(Session& session, std::span<const int32_t> tokens,
       }
       if (progress == Progress::done) break;
       const double part = static_cast<double>(session.prefill->row) / session.stream.rows();
-      monitor.progress("prefill",
-                       static_cast<int64_t>((session.prefill->layer + part) *
-                                            static_cast<double>(tokens.size())),
+      monitor.progress("prefill", static_cast<int64_t>((session.prefill->layer + part) * tokens),
                        total);
     }
   } catch (...) {

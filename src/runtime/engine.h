@@ -50,8 +50,12 @@ class Engine {
   // Throws no_memory if the cache limit is too small, interrupted if the monitor says so.
   void prefill(Session& session, std::span<const int32_t> tokens,
                Monitor& monitor = Monitor::silent());
-  // The same, and calls `each` with the logits of every row in order (perplexity). The session's
-  // policy must not route.
+  // For benchmarks: the same life of the session, with random keys, values and queries instead of
+  // a forward pass.
+  void make_up(Session& session, std::span<const int32_t> tokens,
+               Monitor& monitor = Monitor::silent());
+  // The same as prefill, and calls `each` with the logits of every row in order (perplexity). The
+  // session's policy must not route.
   void prefill_all(Session& session, std::span<const int32_t> tokens,
                    const std::function<void(int row, std::span<const float> logits)>& each,
                    Monitor& monitor = Monitor::silent());
@@ -64,6 +68,7 @@ class Engine {
 
  private:
   struct State;
+  void run_prompt(Session& session, Monitor& monitor);
   std::unique_ptr<State> state_;
 };
 

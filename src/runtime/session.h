@@ -29,6 +29,8 @@ struct TokenStream {
   size_t charged_bytes = 0;        // of it, in the pool
   // If set, called with the logits of every row in order.
   std::function<void(int row, std::span<const float> logits)> each_logits;
+  bool made_up =
+      false;  // benchmarks: random keys, values and queries take the place of computed ones
   int rows() const { return static_cast<int>(positions.size()); }
 };
 
