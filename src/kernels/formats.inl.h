@@ -3,12 +3,12 @@
 // a minimum is added with one rounding, so the values here are the same numbers whether or not
 // the target fuses multiply and add.
 //
-// A format is a struct made from the address of a block, which reads the scales once. `codes` gives
-// the first or second half of the g-th 32 weights of the block as signed bytes, and `apply` turns
-// the s-th vector of those 32
-// (in units of kCodeUnit) into weights. Formats whose numbers lie ready have `step` instead, the
-// s-th vector of weights; plain ones also have `part`, for the first n < lanes numbers behind the
-// last group. kElements and kBytes are those of a block.
+// A format is a struct made from the address of a block, which reads the scales once. `raw` gives the
+// first or second half of the g-th 32 codes of a block as unsigned bytes of kBits bits; less kOffset
+// they are what scales multiply, and `apply` turns the s-th vector of those 32 (in units of
+// kCodeUnit) into weights. Formats whose numbers lie ready have `step`, the s-th vector of weights;
+// plain ones also have `part`, for the first n < lanes numbers behind the last group. kElements and
+// kBytes are those of a block.
 #pragma once
 
 #include "kernels/table.h"
@@ -58,9 +58,10 @@ constexpr bool kPlain = requires {
 
 // ---- helpers of the block formats
 
-template <class Layout, int Elements>
+template <class Layout, int Elements, int Bits, int Offset>
 struct Packed {
   static constexpr int kElements = Elements, kBytes = sizeof(Layout);
+  static constexpr int kBits = Bits, kOffset = Offset;
 };
 
 inline uint32_t load_u32(const std::byte* p) {
@@ -104,77 +105,83 @@ constexpr int sixteenth(int g, int s) {
 
 // ---- 32 weights
 
-struct FormatQ80 : Packed<BlockQ80, 32> {
+struct FormatQ80 : Packed<BlockQ80, 32, 8, 128> {
   const std::byte* p;
   Vec d;
   FormatQ80() = default;
   explicit FormatQ80(const std::byte* b) : p(b), d(Vec::all_f16(b + offsetof(BlockQ80, d))) {}
+  static Bytes raw(const std::byte* b, int, int half) {
+    return Bytes::load(b + offsetof(BlockQ80, q) + 16 * half) - Bytes::all(128);
+  }
   Vec step(int s) const {
     return to_float(IVec::load_i8(p + offsetof(BlockQ80, q) + s * Vec::lanes)) * d;
   }
 };
 
-struct FormatQ40 : Packed<BlockQ40, 32> {
+struct FormatQ40 : Packed<BlockQ40, 32, 4, 8> {
   const std::byte* p;
   Vec d;
   FormatQ40() = default;
   explicit FormatQ40(const std::byte* b) : p(b), d(unit_f16(b + offsetof(BlockQ40, d))) {}
-  Bytes codes(int, int half) const {
-    return nibbles(p + offsetof(BlockQ40, q), half) - Bytes::all(8);
+  static Bytes raw(const std::byte* b, int, int half) {
+    return nibbles(b + offsetof(BlockQ40, q), half);
   }
   Vec apply(int, int, Vec q) const { return q * d; }
 };
 
-struct FormatQ41 : Packed<BlockQ41, 32> {
+struct FormatQ41 : Packed<BlockQ41, 32, 4, 0> {
   const std::byte* p;
   Vec d, m;
   FormatQ41() = default;
   explicit FormatQ41(const std::byte* b)
       : p(b), d(unit_f16(b + offsetof(BlockQ41, d))), m(Vec::all_f16(b + offsetof(BlockQ41, m))) {}
-  Bytes codes(int, int half) const { return nibbles(p + offsetof(BlockQ41, q), half); }
+  static Bytes raw(const std::byte* b, int, int half) {
+    return nibbles(b + offsetof(BlockQ41, q), half);
+  }
   Vec apply(int, int, Vec q) const { return mul_add(q, d, m); }
 };
 
-struct FormatQ50 : Packed<BlockQ50, 32> {
+struct FormatQ50 : Packed<BlockQ50, 32, 5, 16> {
   const std::byte* p;
   Vec d;
   FormatQ50() = default;
   explicit FormatQ50(const std::byte* b) : p(b), d(unit_f16(b + offsetof(BlockQ50, d))) {}
-  Bytes codes(int, int half) const {
-    return (nibbles(p + offsetof(BlockQ50, q), half) |
-            fifth_bits(p + offsetof(BlockQ50, high), half)) -
-           Bytes::all(16);
+  static Bytes raw(const std::byte* b, int, int half) {
+    return nibbles(b + offsetof(BlockQ50, q), half) |
+           fifth_bits(b + offsetof(BlockQ50, high), half);
   }
   Vec apply(int, int, Vec q) const { return q * d; }
 };
 
-struct FormatQ51 : Packed<BlockQ51, 32> {
+struct FormatQ51 : Packed<BlockQ51, 32, 5, 0> {
   const std::byte* p;
   Vec d, m;
   FormatQ51() = default;
   explicit FormatQ51(const std::byte* b)
       : p(b), d(unit_f16(b + offsetof(BlockQ51, d))), m(Vec::all_f16(b + offsetof(BlockQ51, m))) {}
-  Bytes codes(int, int half) const {
-    return nibbles(p + offsetof(BlockQ51, q), half) |
-           fifth_bits(p + offsetof(BlockQ51, high), half);
+  static Bytes raw(const std::byte* b, int, int half) {
+    return nibbles(b + offsetof(BlockQ51, q), half) |
+           fifth_bits(b + offsetof(BlockQ51, high), half);
   }
   Vec apply(int, int, Vec q) const { return mul_add(q, d, m); }
 };
 
-struct FormatIq4Nl : Packed<BlockIq4Nl, 32> {
+struct FormatIq4Nl : Packed<BlockIq4Nl, 32, 8, 128> {
   const std::byte* p;
   Vec d;
   FormatIq4Nl() = default;
   explicit FormatIq4Nl(const std::byte* b) : p(b), d(unit_f16(b + offsetof(BlockIq4Nl, d))) {}
-  Bytes codes(int, int half) const {
-    return lookup(Bytes::load(kIq4Values), nibbles(p + offsetof(BlockIq4Nl, q), half));
+  static Bytes raw(const std::byte* b, int, int half) {
+    return lookup(Bytes::load(kIq4Values), nibbles(b + offsetof(BlockIq4Nl, q), half)) -
+           Bytes::all(128);
   }
   Vec apply(int, int, Vec q) const { return q * d; }
 };
 
 // ---- 256 weights
 
-struct FormatQ2K : Packed<BlockQ2K, 256> {
+struct FormatQ2K : Packed<BlockQ2K, 256, 2, 0> {
+  static constexpr bool kSixteens = true;  // a scale for every 16 weights
   const std::byte* p;
   float scale[16], min[16];
   FormatQ2K() = default;
@@ -187,8 +194,8 @@ struct FormatQ2K : Packed<BlockQ2K, 256> {
       store(min + i, to_float(shift_right<4>(both)) * m);
     }
   }
-  Bytes codes(int g, int half) const {
-    const Bytes four = Bytes::load(p + offsetof(BlockQ2K, q) + 32 * (g / 4) + 16 * half);
+  static Bytes raw(const std::byte* b, int g, int half) {
+    const Bytes four = Bytes::load(b + offsetof(BlockQ2K, q) + 32 * (g / 4) + 16 * half);
     return shift_right(four, 2 * (g % 4)) & Bytes::all(3);
   }
   Vec apply(int g, int s, Vec q) const {
@@ -196,30 +203,35 @@ struct FormatQ2K : Packed<BlockQ2K, 256> {
   }
 };
 
-struct FormatQ3K : Packed<BlockQ3K, 256> {
+struct FormatQ3K : Packed<BlockQ3K, 256, 3, 4> {
+  static constexpr bool kSixteens = true;  // a scale for every 16 weights
   const std::byte* p;
   float scale[16];
   FormatQ3K() = default;
-  explicit FormatQ3K(const std::byte* b) : p(b) {
+  // Sixteen scales of 6 bits, each 32 too high.
+  static void read_scales(const std::byte* b, std::byte* bytes) {
     const std::byte* packed = b + offsetof(BlockQ3K, scales);
     const uint32_t low[2] = {load_u32(packed), load_u32(packed + 4)};
     const uint32_t high = load_u32(packed + 8);
-    std::byte bytes[16];
     for (int i = 0; i < 4; ++i) {
       const uint32_t four =
           ((low[i % 2] >> (4 * (i / 2))) & 0x0f0f0f0fu) | (((high >> (2 * i)) & 0x03030303u) << 4);
       __builtin_memcpy(bytes + 4 * i, &four, sizeof four);
     }
+  }
+  explicit FormatQ3K(const std::byte* b) : p(b) {
+    std::byte bytes[16];
+    read_scales(b, bytes);
     widen_u8(bytes, scale);
     const Vec d = unit_f16(b + offsetof(BlockQ3K, d)), bias = Vec::all(32);
     for (int i = 0; i < 16; i += Vec::lanes) store(scale + i, (Vec::load(scale + i) - bias) * d);
   }
-  Bytes codes(int g, int half) const {
-    const Bytes four = Bytes::load(p + offsetof(BlockQ3K, q) + 32 * (g / 4) + 16 * half);
-    const Bytes eight = Bytes::load(p + offsetof(BlockQ3K, high) + 16 * half);
+  static Bytes raw(const std::byte* b, int g, int half) {
+    const Bytes four = Bytes::load(b + offsetof(BlockQ3K, q) + 32 * (g / 4) + 16 * half);
+    const Bytes eight = Bytes::load(b + offsetof(BlockQ3K, high) + 16 * half);
     const Bytes low = shift_right(four, 2 * (g % 4)) & Bytes::all(3);
     const Bytes high = shift_left(shift_right(eight, g) & Bytes::all(1), 2);
-    return (low | high) - Bytes::all(4);
+    return low | high;
   }
   Vec apply(int g, int s, Vec q) const { return q * Vec::all(scale[sixteenth(g, s)]); }
 };
@@ -228,13 +240,17 @@ struct FormatQ3K : Packed<BlockQ3K, 256> {
 struct ScaleMin {
   float scale[8], min[8];
   ScaleMin() = default;
-  ScaleMin(const std::byte* packed, float d, float m) {
+  // Eight bytes of scales, then eight of minima.
+  static void read(const std::byte* packed, std::byte* bytes) {
     const uint32_t a = load_u32(packed), b = load_u32(packed + 4), c = load_u32(packed + 8);
     const uint32_t words[4] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u),
                                b & 0x3f3f3f3fu,
                                ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u)};
-    std::byte bytes[16];
     __builtin_memcpy(bytes, words, sizeof words);
+  }
+  ScaleMin(const std::byte* packed, float d, float m) {
+    std::byte bytes[16];
+    read(packed, bytes);
     float wide[16];
     widen_u8(bytes, wide);
     for (int i = 0; i < 8; ++i) {
@@ -245,7 +261,7 @@ struct ScaleMin {
   Vec apply(int g, Vec q) const { return mul_add(q, Vec::all(scale[g]), Vec::all(min[g])); }
 };
 
-struct FormatQ4K : Packed<BlockQ4K, 256> {
+struct FormatQ4K : Packed<BlockQ4K, 256, 4, 0> {
   const std::byte* p;
   ScaleMin groups;
   FormatQ4K() = default;
@@ -253,14 +269,14 @@ struct FormatQ4K : Packed<BlockQ4K, 256> {
       : p(b),
         groups(b + offsetof(BlockQ4K, scales), load_half(b + offsetof(BlockQ4K, d)),
                load_half(b + offsetof(BlockQ4K, m))) {}
-  Bytes codes(int g, int half) const {
-    const Bytes two = Bytes::load(p + offsetof(BlockQ4K, q) + 32 * (g / 2) + 16 * half);
+  static Bytes raw(const std::byte* b, int g, int half) {
+    const Bytes two = Bytes::load(b + offsetof(BlockQ4K, q) + 32 * (g / 2) + 16 * half);
     return shift_right(two, 4 * (g % 2)) & Bytes::all(15);
   }
   Vec apply(int g, int, Vec q) const { return groups.apply(g, q); }
 };
 
-struct FormatQ5K : Packed<BlockQ5K, 256> {
+struct FormatQ5K : Packed<BlockQ5K, 256, 5, 0> {
   const std::byte* p;
   ScaleMin groups;
   FormatQ5K() = default;
@@ -268,16 +284,17 @@ struct FormatQ5K : Packed<BlockQ5K, 256> {
       : p(b),
         groups(b + offsetof(BlockQ5K, scales), load_half(b + offsetof(BlockQ5K, d)),
                load_half(b + offsetof(BlockQ5K, m))) {}
-  Bytes codes(int g, int half) const {
-    const Bytes two = Bytes::load(p + offsetof(BlockQ5K, q) + 32 * (g / 2) + 16 * half);
-    const Bytes eight = Bytes::load(p + offsetof(BlockQ5K, high) + 16 * half);
+  static Bytes raw(const std::byte* b, int g, int half) {
+    const Bytes two = Bytes::load(b + offsetof(BlockQ5K, q) + 32 * (g / 2) + 16 * half);
+    const Bytes eight = Bytes::load(b + offsetof(BlockQ5K, high) + 16 * half);
     const Bytes low = shift_right(two, 4 * (g % 2)) & Bytes::all(15);
     return low | shift_left(shift_right(eight, g) & Bytes::all(1), 4);
   }
   Vec apply(int g, int, Vec q) const { return groups.apply(g, q); }
 };
 
-struct FormatQ6K : Packed<BlockQ6K, 256> {
+struct FormatQ6K : Packed<BlockQ6K, 256, 6, 32> {
+  static constexpr bool kSixteens = true;  // a scale for every 16 weights
   const std::byte* p;
   float scale[16];
   FormatQ6K() = default;
@@ -286,19 +303,19 @@ struct FormatQ6K : Packed<BlockQ6K, 256> {
     for (int i = 0; i < 16; i += Vec::lanes)
       store(scale + i, to_float(IVec::load_i8(b + offsetof(BlockQ6K, scales) + i)) * d);
   }
-  Bytes codes(int g, int half) const {
+  static Bytes raw(const std::byte* b, int g, int half) {
     const int side = g / 4, within = g % 4;  // 128 weights, and 32 of those
     const Bytes two =
-        Bytes::load(p + offsetof(BlockQ6K, low) + 64 * side + 32 * (within % 2) + 16 * half);
-    const Bytes four = Bytes::load(p + offsetof(BlockQ6K, high) + 32 * side + 16 * half);
+        Bytes::load(b + offsetof(BlockQ6K, low) + 64 * side + 32 * (within % 2) + 16 * half);
+    const Bytes four = Bytes::load(b + offsetof(BlockQ6K, high) + 32 * side + 16 * half);
     const Bytes low = shift_right(two, 4 * (within / 2)) & Bytes::all(15);
     const Bytes high = shift_left(shift_right(four, 2 * within) & Bytes::all(3), 4);
-    return (low | high) - Bytes::all(32);
+    return low | high;
   }
   Vec apply(int g, int s, Vec q) const { return q * Vec::all(scale[sixteenth(g, s)]); }
 };
 
-struct FormatIq4Xs : Packed<BlockIq4Xs, 256> {
+struct FormatIq4Xs : Packed<BlockIq4Xs, 256, 8, 128> {
   const std::byte* p;
   float scale[8];
   FormatIq4Xs() = default;
@@ -307,14 +324,14 @@ struct FormatIq4Xs : Packed<BlockIq4Xs, 256> {
     const uint32_t low = load_u32(b + offsetof(BlockIq4Xs, scales_low));
     uint16_t high;
     __builtin_memcpy(&high, b + offsetof(BlockIq4Xs, scales_high), sizeof high);
-    for (int g = 0; g < 8; ++g) {
-      const uint32_t six = ((low >> (4 * g)) & 15u) | (((uint32_t{high} >> (2 * g)) & 3u) << 4);
-      scale[g] = d * static_cast<float>(static_cast<int32_t>(six) - 32);
-    }
+    for (int g = 0; g < 8; ++g) scale[g] = d * static_cast<float>(six_bits(low, high, g));
   }
-  Bytes codes(int g, int half) const {
-    const std::byte* q = p + offsetof(BlockIq4Xs, q) + 16 * g;
-    return lookup(Bytes::load(kIq4Values), nibbles(q, half));
+  static int32_t six_bits(uint32_t low, uint32_t high, int g) {
+    return static_cast<int32_t>(((low >> (4 * g)) & 15u) | (((high >> (2 * g)) & 3u) << 4)) - 32;
+  }
+  static Bytes raw(const std::byte* b, int g, int half) {
+    const std::byte* q = b + offsetof(BlockIq4Xs, q) + 16 * g;
+    return lookup(Bytes::load(kIq4Values), nibbles(q, half)) - Bytes::all(128);
   }
   Vec apply(int g, int, Vec q) const { return q * Vec::all(scale[g]); }
 };
@@ -328,7 +345,8 @@ inline void unpack_half(const Format& block, int g, int half, Vec (&w)[kHalf]) {
 #pragma GCC unroll 4
     for (int s = 0; s < kHalf; ++s) w[s] = block.step(half * kHalf + s);
   } else {
-    const Bytes q = block.codes(g, half);
+    Bytes q = Format::raw(block.p, g, half);
+    if constexpr (Format::kOffset != 0) q = q - Bytes::all(Format::kOffset);
 #pragma GCC unroll 4
     for (int s = 0; s < kHalf; ++s) w[s] = block.apply(g, half * kHalf + s, code_floats(q, s));
   }

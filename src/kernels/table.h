@@ -50,6 +50,21 @@ struct MatmulJob {
   float* scratch;  // [matmul_scratch] floats of this worker
 };
 
+// The same with activations coded in 8 bits by code_activations, for weights in blocks. x points at
+// a group of kCodedRows rows.
+inline constexpr int kCodedRows = 4;
+struct CodedJob {
+  DType dtype;
+  const std::byte* w;
+  int64_t cols;
+  int64_t row0, rows;
+  const std::byte* x;  // [coded_bytes(m, cols)], coded for this dtype
+  int64_t m;
+  float* out;
+  int64_t out_stride;
+  float* scratch;  // [coded_scratch] floats of this worker
+};
+
 // How the attention that a row receives from many queries is gathered.
 enum class Mass : uint8_t { none, sum, squares, most };
 
@@ -88,6 +103,13 @@ struct KernelTable {
 
   size_t (*matmul_scratch)(int64_t cols);  // floats
   void (*matmul)(const MatmulJob& job);
+  size_t (*coded_bytes)(int64_t rows, int64_t cols);
+  // Codes rows of activations for weights of `dtype`. Groups are independent: `to` is where the
+  // group of the first row starts, and cols is a multiple of 32.
+  void (*code_activations)(DType dtype, const float* x, int64_t x_stride, int64_t rows,
+                           int64_t cols, std::byte* to);
+  size_t (*coded_scratch)();  // floats
+  void (*matmul_coded)(const CodedJob& job);
   // out[i] = float value of w[i]
   void (*dequantise)(DType dtype, const std::byte* w, int64_t n, float* out);
 

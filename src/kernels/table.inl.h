@@ -1,7 +1,9 @@
 // Assembles the kernels of PITH_TARGET into PITH_TABLE. Included once per target_*.cpp, which name
-// both, PITH_NAME and the vector header PITH_VEC. Everything but the table stays in an anonymous
+// both, PITH_NAME and the vector headers PITH_VEC
+// and PITH_CODES. Everything but the table stays in an anonymous
 // namespace.
 #include "kernels/attend.inl.h"
+#include "kernels/codes.inl.h"
 #include "kernels/elementwise.inl.h"
 #include "kernels/matmul.inl.h"
 #include "kernels/pages.inl.h"
@@ -15,6 +17,10 @@ constexpr KernelTable PITH_TABLE = [] {
   t.name = PITH_NAME;
   t.matmul_scratch = PITH_TARGET::matmul_scratch;
   t.matmul = PITH_TARGET::matmul;
+  t.coded_bytes = PITH_TARGET::coded_bytes;
+  t.code_activations = PITH_TARGET::code_activations;
+  t.coded_scratch = PITH_TARGET::coded_scratch;
+  t.matmul_coded = PITH_TARGET::matmul_coded;
   t.dequantise = PITH_TARGET::dequantise;
   t.rms_norm = PITH_TARGET::rms_norm;
   t.layer_norm = PITH_TARGET::layer_norm;

@@ -1,0 +1,540 @@
+// Weight matrices in GGUF blocks times activations coded in 8 bits: the products of a block of 32
+// columns are summed as integers, exactly, and a sum enters the result with one rounding of the
+// scale and one fused addition, block by block from the first column to the last. Formats with a
+// minimum add its part of the block with one more. So a result has the same bits on every target,
+// and whatever else is in the call.
+//
+// Activations are coded by code_activations, in groups of kCodedRows rows: for each block of 32
+// columns the codes [kCodedRows][32], a scale per row, and a word per row that depends on the
+// format of the weights: how the sum of the codes enters (Kind below).
+//
+// Weights are unpacked, some 512 columns of kTileVectors * lanes rows at a time, into a panel that
+// stays in the first-level cache, and the groups of activations run over it. A lane is a row of
+// weights: four activations at a time are the same in all lanes. For each block of 32 columns and
+// each vector of rows the panel has the codes [8][lanes][4] (two planes of nibbles where a target
+// splits bytes), then its scales, `lanes` words each.
+#pragma once
+
+#include "kernels/formats.inl.h"
+#include "kernels/table.h"
+#include PITH_CODES
+
+namespace pith {
+namespace {
+namespace PITH_TARGET {
+
+constexpr int kLanes = Vec::lanes;
+constexpr int kLaneBytes = 4 * kLanes;
+constexpr int kTileVectors = 2;
+constexpr int64_t kPanelColumns = int64_t{kTileVectors} * kLanes;
+constexpr int64_t kChunkBlocks = 16;                                   // 512 columns of a panel
+constexpr int64_t kGroupBlock = kCodedRows * (kGroup + 2 * int64_t{4});  // bytes of activations
+
+// What a format's sums need besides the scale. Formats with an offset have `raw` codes that are too
+// high by it: kOffset times the sum of the activations is taken off. kSixteens: an integer scale
+// for every 16 columns, below a float scale.
+template <class Format>
+struct Kind {
+  static constexpr bool kMin = Format::kOffset == 0;
+  static constexpr bool kSixteens = requires { Format::kSixteens; };
+  static constexpr int kPlanes = kSplitBytes && Format::kBits == 8 ? 2 : 1;
+  static constexpr int kSteps = code_steps(kPlanes == 2 ? 4 : Format::kBits);
+  static constexpr int kCodeBytes = kPlanes * 8 * kLaneBytes;
+  // scale, min | scale, first, second, offsets or mins, min
+  static constexpr int kWords = (kSixteens ? 4 : 1) + (kMin ? 1 : 0);
+  static constexpr int kBytes = kCodeBytes + kWords * kLaneBytes;  // of a vector
+  static constexpr int kBlock = kTileVectors * kBytes;
+};
+constexpr int kMostPanelBlock = kTileVectors * (16 + 5) * kLaneBytes;
+
+inline size_t coded_scratch() {  // floats
+  return static_cast<size_t>(kChunkBlocks * kMostPanelBlock + 64) / sizeof(float);
+}
+
+// ---- activations
+
+inline size_t coded_bytes(int64_t rows, int64_t cols) {
+  return static_cast<size_t>((rows + kCodedRows - 1) / kCodedRows * (cols / kGroup) * kGroupBlock);
+}
+
+// Codes are the nearest multiples of a 127th of the largest activation of the block, or of 2^-126:
+// the smallest scale whose reciprocal is a float. Any number that is not finite makes the scale
+// NaN, and with it the results of its row.
+struct CodedBlock {
+  float scale;
+  int32_t sums[2];  // of the codes, of 16 each
+};
+
+inline CodedBlock code_block(const float* x, std::byte* codes) {
+  constexpr int kVectors = kGroup / kLanes;
+  constexpr float kRound = 0x1.8p23f;  // adding it rounds to an integer, in the low bits
+  Vec v[kVectors], most = Vec::zero();
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    v[i] = Vec::load(x + i * kLanes);
+    most = max(most, abs(v[i]));
+  }
+  CodedBlock block;
+  block.scale = largest(most) / 127.0f;
+  if (block.scale < 0x1p-126f) block.scale = 0x1p-126f;
+  const Vec inverse = Vec::all(1.0f / block.scale), round = Vec::all(kRound);
+  const IVec whole = bits(round);
+  Vec total[2] = {Vec::zero(), Vec::zero()};
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    const Vec shifted = v[i] * inverse + round;
+    store_i8(codes + i * kLanes, bits(shifted) - whole);
+    Vec& half = total[2 * i / kVectors];
+    half = half + (shifted - round);
+  }
+  const float sums[2] = {sum(total[0]), sum(total[1])};  // exact
+  if (sums[0] + sums[1] - sums[0] - sums[1] == 0) {
+    for (int i = 0; i < 2; ++i) block.sums[i] = static_cast<int32_t>(sums[i]);
+    return block;
+  }
+  block.scale = __builtin_nanf("");
+  for (int i = 0; i < 2; ++i) block.sums[i] = 0;
+  for (int i = 0; i < kGroup; ++i) codes[i] = std::byte{};
+  return block;
+}
+
+template <class Format>
+void code_rows(const float* x, int64_t x_stride, int64_t rows, int64_t cols, std::byte* to) {
+  const int64_t blocks = cols / kGroup;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t r = i % kCodedRows;
+    std::byte* at = to + i / kCodedRows * blocks * kGroupBlock;
+    for (int64_t b = 0; b < blocks; ++b, at += kGroupBlock) {
+      const CodedBlock block = code_block(x + i * x_stride + b * kGroup, at + r * kGroup);
+      std::byte* words = at + kCodedRows * kGroup + 4 * r;
+      __builtin_memcpy(words, &block.scale, 4);
+      words += 4 * kCodedRows;
+      if constexpr (Kind<Format>::kSixteens) {
+        const int16_t pair[2] = {static_cast<int16_t>(block.sums[0]),
+                                 static_cast<int16_t>(block.sums[1])};
+        __builtin_memcpy(words, pair, 4);
+      } else if constexpr (Kind<Format>::kMin) {
+        const float scaled = block.scale * static_cast<float>(block.sums[0] + block.sums[1]);
+        __builtin_memcpy(words, &scaled, 4);
+      } else {
+        const int32_t excess = -Format::kOffset * (block.sums[0] + block.sums[1]);
+        __builtin_memcpy(words, &excess, 4);
+      }
+    }
+  }
+}
+
+// ---- panels of weights
+
+// Blocks of `lanes` rows of weights.
+struct Column {
+  const std::byte* row[kLanes];
+};
+
+inline Vec halves(const Column& at, size_t offset) {
+  alignas(32) uint16_t half[kLanes];
+  for (int r = 0; r < kLanes; ++r) __builtin_memcpy(half + r, at.row[r] + offset, 2);
+  return Vec::load_f16(reinterpret_cast<const std::byte*>(half));
+}
+
+// from [lanes][8] to [8] vectors.
+inline void across(const float (*from)[8], Vec* to) {
+  if constexpr (kLanes == 8) {
+    for (int r = 0; r < kLanes; ++r) to[r] = Vec::load(from[r]);
+    transpose(to);
+  } else {
+    for (int g = 0; g < 8; ++g) {
+      float lane[kLanes];
+      for (int r = 0; r < kLanes; ++r) lane[r] = from[r][g];
+      to[g] = Vec::load(lane);
+    }
+  }
+}
+
+inline void put(std::byte* to, int word, Vec x) {
+  store(reinterpret_cast<float*>(to) + word * kLanes, x);
+}
+inline void put(std::byte* to, int word, IVec x) {
+  store(reinterpret_cast<int32_t*>(to) + word * kLanes, x);
+}
+
+// put_scales writes the words of the blocks of a column: those of group g at to + g * stride.
+template <class Format>
+struct Of {};
+
+template <class Layout>
+inline void put_d(const Column& at, std::byte* to) {
+  put(to, 0, halves(at, offsetof(Layout, d)));
+}
+template <class Layout>
+inline void put_d_m(const Column& at, std::byte* to) {
+  put(to, 0, halves(at, offsetof(Layout, d)));
+  put(to, 1, halves(at, offsetof(Layout, m)));
+}
+inline void put_scales(Of<FormatQ80>, const Column& at, std::byte* to, int64_t) {
+  put_d<BlockQ80>(at, to);
+}
+inline void put_scales(Of<FormatQ40>, const Column& at, std::byte* to, int64_t) {
+  put_d<BlockQ40>(at, to);
+}
+inline void put_scales(Of<FormatQ50>, const Column& at, std::byte* to, int64_t) {
+  put_d<BlockQ50>(at, to);
+}
+inline void put_scales(Of<FormatIq4Nl>, const Column& at, std::byte* to, int64_t) {
+  put_d<BlockIq4Nl>(at, to);
+}
+inline void put_scales(Of<FormatQ41>, const Column& at, std::byte* to, int64_t) {
+  put_d_m<BlockQ41>(at, to);
+}
+inline void put_scales(Of<FormatQ51>, const Column& at, std::byte* to, int64_t) {
+  put_d_m<BlockQ51>(at, to);
+}
+
+// Bytes as floats: eight small integers.
+inline void widen8(const std::byte* from, float* to) {
+  if constexpr (kLanes <= 8) {
+    for (int i = 0; i < 8; i += kLanes) store(to + i, to_float(IVec::load_u8(from + i)));
+  } else {
+    for (int i = 0; i < 8; ++i) to[i] = static_cast<float>(static_cast<uint8_t>(from[i]));
+  }
+}
+
+template <class Layout>
+inline void put_scale_min(const Column& at, std::byte* to, int64_t stride) {
+  alignas(32) float scale[kLanes][8], min[kLanes][8];
+  for (int r = 0; r < kLanes; ++r) {
+    std::byte bytes[16];
+    ScaleMin::read(at.row[r] + offsetof(Layout, scales), bytes);
+    widen8(bytes, scale[r]);
+    widen8(bytes + 8, min[r]);
+  }
+  Vec scales[8], mins[8];
+  across(scale, scales);
+  across(min, mins);
+  const Vec d = halves(at, offsetof(Layout, d));
+  const Vec m = Vec::zero() - halves(at, offsetof(Layout, m));
+  for (int g = 0; g < 8; ++g, to += stride) {
+    put(to, 0, scales[g] * d);
+    put(to, 1, mins[g] * m);
+  }
+}
+inline void put_scales(Of<FormatQ4K>, const Column& at, std::byte* to, int64_t stride) {
+  put_scale_min<BlockQ4K>(at, to, stride);
+}
+inline void put_scales(Of<FormatQ5K>, const Column& at, std::byte* to, int64_t stride) {
+  put_scale_min<BlockQ5K>(at, to, stride);
+}
+
+inline void put_scales(Of<FormatIq4Xs>, const Column& at, std::byte* to, int64_t stride) {
+  alignas(32) float scale[kLanes][8];
+  for (int r = 0; r < kLanes; ++r) {
+    const uint32_t low = load_u32(at.row[r] + offsetof(BlockIq4Xs, scales_low));
+    uint16_t high;
+    __builtin_memcpy(&high, at.row[r] + offsetof(BlockIq4Xs, scales_high), sizeof high);
+    for (int g = 0; g < 8; ++g)
+      scale[r][g] = static_cast<float>(FormatIq4Xs::six_bits(low, high, g));
+  }
+  Vec scales[8];
+  across(scale, scales);
+  const Vec d = halves(at, offsetof(BlockIq4Xs, d));
+  for (int g = 0; g < 8; ++g, to += stride) put(to, 0, scales[g] * d);
+}
+
+// Two 16-bit integers per lane and group, of 16 signed bytes per row.
+inline void pairs_of(const std::byte (*bytes)[16], IVec* to) {
+  alignas(32) int16_t wide[kLanes][16];
+  for (int r = 0; r < kLanes; ++r)
+    for (int i = 0; i < 16; ++i) wide[r][i] = static_cast<int8_t>(bytes[r][i]);
+  alignas(32) float words[kLanes][8];  // only moved
+  __builtin_memcpy(words, wide, sizeof words);
+  Vec moved[8];
+  across(words, moved);
+  for (int g = 0; g < 8; ++g) to[g] = PITH_TARGET::bits(moved[g]);
+}
+
+// The words of a group with scales for 16 columns: d, both scales, and the pair.
+inline void put_sixteens(std::byte* to, Vec d, IVec scales, IVec pair) {
+  put(to, 0, d);
+  put(to, 1, (scales & IVec::all(0xffff)) | shift_left<16>(scales));
+  put(to, 2, shift_right<16>(scales) | (scales & IVec::all(-0x10000)));
+  put(to, 3, pair);
+}
+
+// offset * both scales of a pair; the offset is 2^Bits.
+template <int Bits>
+inline IVec times_offset(IVec pair) {
+  return (shift_left<Bits>(pair) & IVec::all(0xffff)) |
+         shift_left<Bits>(pair & IVec::all(-0x10000));
+}
+
+template <int Bits, class Format>
+inline void put_signed(const std::byte (*bytes)[16], Vec d, std::byte* to, int64_t stride) {
+  static_assert(Format::kOffset == 1 << Bits);
+  IVec scales[8];
+  pairs_of(bytes, scales);
+  for (int g = 0; g < 8; ++g, to += stride)
+    put_sixteens(to, d, scales[g], times_offset<Bits>(scales[g]));
+}
+
+inline void put_scales(Of<FormatQ6K>, const Column& at, std::byte* to, int64_t stride) {
+  std::byte bytes[kLanes][16];
+  for (int r = 0; r < kLanes; ++r)
+    __builtin_memcpy(bytes[r], at.row[r] + offsetof(BlockQ6K, scales), 16);
+  put_signed<5, FormatQ6K>(bytes, halves(at, offsetof(BlockQ6K, d)), to, stride);
+}
+
+inline void put_scales(Of<FormatQ3K>, const Column& at, std::byte* to, int64_t stride) {
+  std::byte bytes[kLanes][16];
+  for (int r = 0; r < kLanes; ++r) {
+    FormatQ3K::read_scales(at.row[r], bytes[r]);
+    for (std::byte& b : bytes[r]) b = static_cast<std::byte>(static_cast<int>(b) - 32);
+  }
+  put_signed<2, FormatQ3K>(bytes, halves(at, offsetof(BlockQ3K, d)), to, stride);
+}
+
+inline void put_scales(Of<FormatQ2K>, const Column& at, std::byte* to, int64_t stride) {
+  std::byte low[kLanes][16], high[kLanes][16];
+  for (int r = 0; r < kLanes; ++r)
+    for (int i = 0; i < 16; ++i) {
+      const std::byte both = at.row[r][static_cast<int>(offsetof(BlockQ2K, scales)) + i];
+      low[r][i] = both & std::byte{15};
+      high[r][i] = both >> 4;
+    }
+  IVec scales[8], mins[8];
+  pairs_of(low, scales);
+  pairs_of(high, mins);
+  const Vec d = halves(at, offsetof(BlockQ2K, d));
+  const Vec m = Vec::zero() - halves(at, offsetof(BlockQ2K, m));
+  for (int g = 0; g < 8; ++g, to += stride) {
+    put_sixteens(to, d, scales[g], mins[g]);
+    put(to, 4, m);
+  }
+}
+
+// Blocks [first, first + blocks) of 32 columns of kPanelColumns rows of weights from `row` on; rows
+// behind the last repeat it.
+template <class Format>
+__attribute__((noinline)) void unpack_codes(const CodedJob& job, int64_t row, int64_t first, int64_t blocks, std::byte* to) {
+  using K = Kind<Format>;
+  constexpr int kGroups = Format::kElements / kGroup;
+  const int64_t row_bytes = format_bytes<Format>(job.cols);
+  const int64_t ahead = kPanelColumns * row_bytes;
+  for (int v = 0; v < kTileVectors; ++v) {
+    Column at;
+    for (int r = 0; r < kLanes; ++r) {
+      int64_t from = row + v * kLanes + r;
+      if (from >= job.row0 + job.rows) from = job.row0 + job.rows - 1;
+      at.row[r] = job.w + from * row_bytes + first / kGroups * Format::kBytes;
+    }
+    std::byte* panel = to + v * K::kBytes;
+    for (int64_t b = 0; b < blocks; b += kGroups, panel += kGroups * K::kBlock) {
+      for (int r = 0; r < kLanes; ++r)
+        for (int line = 0; line < Format::kBytes; line += 64)
+          __builtin_prefetch(at.row[r] + ahead + line);
+      for (int g = 0; g < kGroups; ++g) {
+        Codes32 codes[kLanes];
+#pragma GCC unroll 8
+        for (int r = 0; r < kLanes; ++r)
+          codes[r] = join(Format::raw(at.row[r], g, 0), Format::raw(at.row[r], g, 1));
+        spread<K::kPlanes == 2>(codes, panel + g * K::kBlock);
+      }
+      put_scales(Of<Format>{}, at, panel + K::kCodeBytes, K::kBlock);
+      for (int r = 0; r < kLanes; ++r) at.row[r] += Format::kBytes;
+    }
+  }
+}
+
+// ---- products
+
+// The exact sums of a block, with the integer scales of formats that have them.
+template <class Format, int R>
+inline void block_sums(const std::byte* x, const std::byte* panel, IVec (&total)[R][kTileVectors]) {
+  using K = Kind<Format>;
+  constexpr int kSpan = K::kSixteens && K::kSteps > 4 ? 4 : K::kSteps;
+#pragma GCC unroll 16
+  for (int run = 0; run < K::kPlanes * 8 / kSpan; ++run) {
+    CodeSum sums[R][kTileVectors];
+#pragma GCC unroll 4
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < kTileVectors; ++v) sums[i][v] = CodeSum::zero();
+#pragma GCC unroll 8
+    for (int step = 0; step < kSpan; ++step) {
+      const int at = run * kSpan + step, quad = at % 8;
+      Codes w[kTileVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kTileVectors; ++v)
+        w[v] = Codes::load(panel + v * K::kBytes + at * kLaneBytes);
+#pragma GCC unroll 4
+      for (int i = 0; i < R; ++i) {
+        const Quad a = Quad::all(x + i * kGroup + 4 * quad);
+#pragma GCC unroll 4
+        for (int v = 0; v < kTileVectors; ++v) sums[i][v].add(w[v], a);
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) {
+      IVec scale = IVec::all(0x00100010);  // of the second plane: sixteen
+      if constexpr (K::kSixteens)
+        scale = IVec::load(reinterpret_cast<const int32_t*>(
+            panel + v * K::kBytes + K::kCodeBytes + (1 + run * kSpan / 4) * kLaneBytes));
+#pragma GCC unroll 4
+      for (int i = 0; i < R; ++i) {
+        const bool scaled = K::kSixteens || run * kSpan >= 8;
+        const IVec sum = scaled ? sums[i][v].total(scale) : sums[i][v].total();
+        total[i][v] = run == 0 ? sum : total[i][v] + sum;
+      }
+    }
+  }
+}
+
+template <class T>
+inline T word(const std::byte* p) {
+  T x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+
+// acc += R rows of activations times a panel.
+template <class Format, int R>
+inline void coded_tile(const std::byte* x, const std::byte* panel, int64_t blocks,
+                       Vec (&acc)[R][kTileVectors]) {
+  using K = Kind<Format>;
+  for (int64_t b = 0; b < blocks; ++b, x += kGroupBlock, panel += K::kBlock) {
+    IVec total[R][kTileVectors];
+    block_sums<Format, R>(x, panel, total);
+    const std::byte* scales = x + kCodedRows * kGroup;
+    const std::byte* words = scales + 4 * kCodedRows;
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) {
+      const auto* side = reinterpret_cast<const float*>(panel + v * K::kBytes + K::kCodeBytes);
+      const Vec scale = Vec::load(side);
+#pragma GCC unroll 4
+      for (int i = 0; i < R; ++i) {
+        const Vec unit = Vec::all(word<float>(scales + 4 * i));
+        IVec sum = total[i][v];
+        if constexpr (K::kSixteens) {
+          const IVec part =
+              pair_dot(IVec::load(reinterpret_cast<const int32_t*>(side + 3 * kLanes)),
+                       IVec::all(word<int32_t>(words + 4 * i)));
+          if constexpr (K::kMin) {
+            acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
+            acc[i][v] =
+                fused(to_float(part), Vec::load(side + 4 * kLanes) * unit, acc[i][v]);
+          } else {
+            acc[i][v] = fused(to_float(sum - part), scale * unit, acc[i][v]);
+          }
+        } else if constexpr (K::kMin) {
+          acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
+          acc[i][v] = fused(Vec::load(side + kLanes), Vec::all(word<float>(words + 4 * i)),
+                            acc[i][v]);
+        } else {
+          sum = sum + IVec::all(word<int32_t>(words + 4 * i));
+          acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
+        }
+      }
+    }
+  }
+}
+
+// Adds a chunk of columns to `columns` results of R rows, or starts them.
+template <class Format, int R>
+__attribute__((noinline)) void coded_results(const std::byte* x, const std::byte* panel, int64_t blocks, bool start,
+                   int64_t columns, float* out, int64_t out_stride) {
+  Vec acc[R][kTileVectors];
+  for (int i = 0; i < R; ++i)
+    for (int v = 0; v < kTileVectors; ++v) {
+      const int64_t n = columns - v * kLanes;
+      const float* at = out + i * out_stride + v * kLanes;
+      if (start || n <= 0)
+        acc[i][v] = Vec::zero();
+      else
+        acc[i][v] = n >= kLanes ? Vec::load(at) : Vec::load_part(at, static_cast<int>(n));
+    }
+  coded_tile<Format, R>(x, panel, blocks, acc);
+  for (int i = 0; i < R; ++i)
+    for (int v = 0; v < kTileVectors; ++v) {
+      const int64_t n = columns - v * kLanes;
+      float* at = out + i * out_stride + v * kLanes;
+      if (n >= kLanes)
+        store(at, acc[i][v]);
+      else if (n > 0)
+        store_part(at, static_cast<int>(n), acc[i][v]);
+    }
+}
+
+// All activations times kPanelColumns rows of weights and a chunk of columns.
+template <class Format>
+void coded_panel(const CodedJob& job, int64_t row, int64_t first, int64_t blocks,
+                 std::byte* panel) {
+  unpack_codes<Format>(job, row, first, blocks, panel);
+  const int64_t columns = job.row0 + job.rows - row;
+  const std::byte* x = job.x + first * kGroupBlock;
+  float* out = job.out + row;
+  for (int64_t i = 0; i < job.m; i += kCodedRows) {
+    const auto run = [&]<int R>() {
+      coded_results<Format, R>(x, panel, blocks, first == 0, columns, out, job.out_stride);
+    };
+    switch (job.m - i) {
+      case 1:
+        run.template operator()<1>();
+        break;
+      case 2:
+        run.template operator()<2>();
+        break;
+      case 3:
+        run.template operator()<3>();
+        break;
+      default:
+        run.template operator()<4>();
+    }
+    x += job.cols / kGroup * kGroupBlock;
+    out += kCodedRows * job.out_stride;
+    // Rows of results are a power of two apart more often than not, so they fall out of caches.
+    if (job.m - i > kCodedRows)
+      for (int r = 0; r < kCodedRows; ++r) __builtin_prefetch(out + r * job.out_stride, 1);
+  }
+}
+
+template <class Format>
+void coded_products(const CodedJob& job) {
+  const auto misaligned = reinterpret_cast<uintptr_t>(job.scratch) % 64;
+  auto* panel = reinterpret_cast<std::byte*>(job.scratch) + (misaligned ? 64 - misaligned : 0);
+  const int64_t blocks = job.cols / kGroup, end = job.row0 + job.rows;
+  const auto chunk = [&](int64_t row, int64_t first) {
+    const int64_t rest = blocks - first;
+    coded_panel<Format>(job, row, first, rest < kChunkBlocks ? rest : kChunkBlocks, panel);
+  };
+  // Many activations: a chunk of their columns stays in the second-level cache while the panels
+  // pass. Few: weights are read in the order in which they lie.
+  if (job.m > 64) {
+    for (int64_t first = 0; first < blocks; first += kChunkBlocks)
+      for (int64_t row = job.row0; row < end; row += kPanelColumns) chunk(row, first);
+  } else {
+    for (int64_t row = job.row0; row < end; row += kPanelColumns)
+      for (int64_t first = 0; first < blocks; first += kChunkBlocks) chunk(row, first);
+  }
+}
+
+inline void code_activations(DType dtype, const float* x, int64_t x_stride, int64_t rows,
+                             int64_t cols, std::byte* to) {
+  with_format(dtype, [&]<class Format>() {
+    if constexpr (!kPlain<Format>) code_rows<Format>(x, x_stride, rows, cols, to);
+  });
+}
+
+inline void matmul_coded(const CodedJob& job) {
+  if (job.m <= 0 || job.rows <= 0) return;
+  if (job.cols <= 0) {
+    for (int64_t i = 0; i < job.m; ++i)
+      for (int64_t r = 0; r < job.rows; ++r) job.out[i * job.out_stride + job.row0 + r] = 0;
+    return;
+  }
+  with_format(job.dtype, [&]<class Format>() {
+    if constexpr (!kPlain<Format>) coded_products<Format>(job);
+  });
+}
+
+}  // namespace PITH_TARGET
+}  // namespace
+}  // namespace pith

@@ -1,0 +1,81 @@
+// Products of bytes with AVX-512 VNNI: vpdpbusd adds four products in 32 bits, which never
+// overflows here. codes_scalar.h explains the vocabulary.
+#pragma once
+
+namespace pith {
+namespace {
+namespace PITH_TARGET {
+
+constexpr bool kSplitBytes = false;
+constexpr int code_steps(int) {
+  return 8;
+}
+
+struct Quad {
+  __m512i v;
+  static Quad all(const std::byte* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return {_mm512_set1_epi32(four)};
+  }
+};
+
+struct Codes {
+  __m512i v;
+  static Codes load(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
+};
+
+inline IVec pair_dot(IVec a, IVec b) {
+  return {_mm512_madd_epi16(a.v, b.v)};
+}
+
+struct CodeSum {
+  __m512i v;
+  static CodeSum zero() { return {_mm512_setzero_si512()}; }
+  void add(Codes w, Quad a) { v = _mm512_dpbusd_epi32(v, w.v, a.v); }
+  IVec total() const { return {v}; }
+  IVec total(IVec pair) const { return {_mm512_mullo_epi32(v, _mm512_srai_epi32(pair.v, 16))}; }
+};
+
+struct Codes32 {
+  __m256i v;
+};
+inline Codes32 join(Bytes low, Bytes high) {
+  return {_mm256_inserti128_si256(_mm256_castsi128_si256(low.v), high.v, 1)};
+}
+// Rows r and r + 8 share a register: two transpositions of 8 x 8 at once.
+template <bool Split>
+inline void spread(const Codes32* rows, std::byte* to) {
+  static_assert(!Split);
+  __m512 x[8], a[8], b[8];
+  for (int r = 0; r < 8; ++r)
+    x[r] = _mm512_castsi512_ps(
+        _mm512_inserti64x4(_mm512_castsi256_si512(rows[r].v), rows[r + 8].v, 1));
+  for (int i = 0; i < 8; i += 2) {
+    a[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+    a[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      b[i + 2 * j] = _mm512_shuffle_ps(a[i + j], a[i + j + 2], 0x44);
+      b[i + 2 * j + 1] = _mm512_shuffle_ps(a[i + j], a[i + j + 2], 0xee);
+    }
+  for (int q = 0; q < 4; ++q) {  // quads q and q + 4 of rows 0 to 3 and 8 to 11, and the others
+    const __m512 even = _mm512_shuffle_f32x4(b[q], b[q + 4], 0x88);
+    const __m512 odd = _mm512_shuffle_f32x4(b[q], b[q + 4], 0xdd);
+    _mm512_storeu_ps(to + 64 * q, _mm512_shuffle_f32x4(even, even, 0xd8));
+    _mm512_storeu_ps(to + 64 * (q + 4), _mm512_shuffle_f32x4(odd, odd, 0xd8));
+  }
+}
+
+inline void store_i8(std::byte* p, IVec x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v));
+}
+
+inline Vec fused(Vec a, Vec b, Vec c) {
+  return mul_add(a, b, c);
+}
+
+}  // namespace PITH_TARGET
+}  // namespace
+}  // namespace pith

@@ -1,0 +1,89 @@
+// Products of bytes, portable: sums of products of unsigned codes of weights and signed codes of
+// activations, which are exact. The other codes_*.h spell the same words for their target:
+//   Quad      four signed bytes, the same in every lane    Codes     four unsigned bytes per lane
+//   CodeSum   a sum of their products per lane             Codes32   32 codes of one row of weights
+#pragma once
+
+namespace pith {
+namespace {
+namespace PITH_TARGET {
+
+// Whether codes of eight bits are multiplied as two planes of nibbles.
+constexpr bool kSplitBytes = false;
+// How many additions a sum of codes of so many bits takes without overflow: 8 at most.
+constexpr int code_steps(int) {
+  return 8;
+}
+
+struct Quad {
+  int8_t v[4];
+  static Quad all(const std::byte* p) {
+    Quad x;
+    __builtin_memcpy(x.v, p, 4);
+    return x;
+  }
+};
+
+struct Codes {
+  uint8_t v[4];
+  static Codes load(const std::byte* p) {
+    Codes x;
+    __builtin_memcpy(x.v, p, 4);
+    return x;
+  }
+};
+
+// Two signed 16-bit numbers in each lane: their products, added.
+inline IVec pair_dot(IVec a, IVec b) {
+  const auto low = [](IVec x) { return static_cast<int32_t>(static_cast<int16_t>(x.v & 0xffff)); };
+  return {low(a) * low(b) + (a.v >> 16) * (b.v >> 16)};
+}
+
+struct CodeSum {
+  int32_t v;
+  static CodeSum zero() { return {0}; }
+  void add(Codes w, Quad a) {
+    for (int i = 0; i < 4; ++i) v += w.v[i] * a.v[i];
+  }
+  IVec total() const { return {v}; }
+  // times a number that both halves of a lane of `pair` hold, as 16 bits
+  IVec total(IVec pair) const { return {v * (pair.v >> 16)}; }
+};
+
+struct Codes32 {
+  std::byte v[32];
+};
+inline Codes32 join(const Bytes& low, const Bytes& high) {
+  Codes32 x;
+  __builtin_memcpy(x.v, low.v, 16);
+  __builtin_memcpy(x.v + 16, high.v, 16);
+  return x;
+}
+// Rows of 32 codes, one per lane, to [8][lanes][4]: what Codes::load takes. With Split, the low
+// nibbles of all, then the high ones.
+template <bool Split>
+inline void spread(const Codes32* rows, std::byte* to) {
+  static_assert(!Split);
+  __builtin_memcpy(to, rows[0].v, 32);
+}
+
+// The low bytes, signed.
+inline void store_i8(std::byte* p, IVec x) {
+  *p = static_cast<std::byte>(x.v & 0xff);
+}
+
+// a * b + c, rounded once as on every other target: the product is exact in a double, and a sum
+// rounded to odd there rounds to float as the exact sum would.
+inline Vec fused(Vec a, Vec b, Vec c) {
+  const double p = static_cast<double>(a.v) * static_cast<double>(b.v);
+  const double z = static_cast<double>(c.v), s = p + z;
+  const double back = s - p, error = (p - (s - back)) + (z - back);
+  uint64_t bits = __builtin_bit_cast(uint64_t, s);
+  if (error != 0 && (bits & 1) == 0 && error == error && s - s == 0)
+    bits += (error > 0) == (s > 0) ? 1 : static_cast<uint64_t>(-1);
+  return {static_cast<float>(__builtin_bit_cast(double, bits))};
+}
+
+}  // namespace PITH_TARGET
+}  // namespace
+}  // namespace pith
