@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "apps/command.h"
+#include "apps/engine_arguments.h"
 #include "apps/process_memory.h"
 #include "apps/progress_bar.h"
 #include "apps/resources.h"
@@ -26,6 +27,7 @@ namespace {
 
 struct BenchOptions {
   std::string model, geometry, type = "Q8_0", output = "md";
+  std::string matmul = "int8";
   std::string prompts = "512", generations = "128", depths = "0", threads = "0";
   int repetitions = 5, tile_rows = 512;
   bool made_up = false;  // the depth
@@ -210,8 +212,10 @@ int run_bench(const BenchOptions& options) {
   for (int threads : numbers("-t", options.threads)) {
     // What the process holds besides the model: its code and the libraries' state.
     const size_t resident_before = resident_bytes();
-    Engine engine(
-        model, {.threads = threads, .cache_bytes = options.memory, .tile_rows = options.tile_rows});
+    Engine engine(model, {.threads = threads,
+                          .cache_bytes = options.memory,
+                          .tile_rows = options.tile_rows,
+                          .matmul = matmul_form(options.matmul)});
     for (const std::string& spec : options.specs) make_policy(spec, config.shape);
     {  // warm-up: threads start, scratch pages are touched
       const auto session = engine.open("full");
@@ -288,6 +292,7 @@ const Command kBenchCommand = {
       arguments.option("-t,--threads", o->threads, "N,...", "thread counts; 0: one per core");
       arguments.option("-b,--tile", o->tile_rows, "N", "prompt rows that run together")
           .between(1, 8192);
+      declare_matmul(arguments, o->matmul);
       arguments.option("--kv", o->specs, "SPEC", "methods to compare")
           .completes(Complete::method)
           .shows("full");

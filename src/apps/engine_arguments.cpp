@@ -23,6 +23,16 @@ void declare_engine(Arguments& arguments, EngineArguments& engine) {
       .bytes("--kv-memory", engine.cache_bytes,
              "hard limit of everything a session holds, such as 2GiB")
       .shows("three quarters of free memory");
+  declare_matmul(arguments, engine.matmul);
+}
+
+void declare_matmul(Arguments& arguments, std::string& matmul) {
+  arguments.choice("--matmul", matmul, "int8|f32",
+                   "numbers in which activations meet quantised weights; f32: the slow reference");
+}
+
+MatmulForm matmul_form(const std::string& name) {
+  return name == "f32" ? MatmulForm::f32 : MatmulForm::int8;
 }
 
 std::unique_ptr<Engine> open_engine(const EngineArguments& arguments) {
@@ -30,6 +40,7 @@ std::unique_ptr<Engine> open_engine(const EngineArguments& arguments) {
   options.threads = arguments.threads;
   options.cache_bytes = arguments.cache_bytes;
   options.tile_rows = arguments.tile;
+  options.matmul = matmul_form(arguments.matmul);
   return std::make_unique<Engine>(Model::load(arguments.model), options);
 }
 

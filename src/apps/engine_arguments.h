@@ -18,9 +18,12 @@ struct EngineArguments {
   int context = 0;
   int tile = 512;
   uint64_t cache_bytes = 0;
+  std::string matmul = "int8";
 };
-// -m -t -c -b --kv-memory
+// -m -t -c -b --kv-memory --matmul
 void declare_engine(Arguments& arguments, EngineArguments& engine);
+void declare_matmul(Arguments& arguments, std::string& matmul);
+MatmulForm matmul_form(const std::string& name);
 std::unique_ptr<Engine> open_engine(const EngineArguments& arguments);
 // Tokens that a session may hold: -c, or what the model was trained for, or no limit if neither is
 // known.

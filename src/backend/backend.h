@@ -91,6 +91,8 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
   virtual const Threads& threads() const = 0;
+  // Memory that calls share and that is held between them, beside what `allocate` gave out.
+  virtual size_t scratch_bytes() const { return 0; }
   // Zeroed lazily by the system, and given back to it when freed. Throws Error{no_memory}.
   virtual std::unique_ptr<Buffer> allocate(size_t bytes) = 0;
 

@@ -53,6 +53,10 @@ void CpuBackend::reserve(size_t floats) {
   scratch_floats_ = floats;
 }
 
+size_t CpuBackend::scratch_bytes() const {
+  return scratch_.size() * scratch_floats_ * sizeof(float) + coded_bytes_;
+}
+
 void CpuBackend::gate(Gate gate, ConstMat x, ConstMat up, Mat out) {
   check_same(x, up);
   check_same(x, out);
@@ -128,8 +132,8 @@ void CpuBackend::gather(ConstMat x, std::span<const int32_t> rows, Mat out) {
       16);
 }
 
-std::unique_ptr<Backend> make_cpu_backend(int threads) {
-  return std::make_unique<CpuBackend>(threads);
+std::unique_ptr<Backend> make_cpu_backend(int threads, MatmulForm matmul) {
+  return std::make_unique<CpuBackend>(threads, matmul);
 }
 
 }  // namespace pith

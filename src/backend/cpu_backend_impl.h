@@ -23,11 +23,12 @@ namespace pith {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int threads);
+  CpuBackend(int threads, MatmulForm matmul);
   ~CpuBackend() override;
 
   std::string_view name() const override { return "cpu"; }
   const Threads& threads() const override { return threads_; }
+  size_t scratch_bytes() const override;
   std::unique_ptr<Buffer> allocate(size_t bytes) override;
 
   void embed(const WeightMatrix& table, std::span<const int32_t> tokens, float scale,
@@ -73,6 +74,11 @@ class CpuBackend final : public Backend {
   void reserve(size_t floats);
   float* scratch(int worker) { return scratch_[static_cast<size_t>(worker)].get(); }
 
+  // cpu_dense.cpp
+  void plain_matmul(ConstMat x, const WeightMatrix& w, Mat out);
+  void coded_matmul(ConstMat x, const WeightMatrix& w, Mat out);
+  std::byte* reserve_coded(size_t bytes);
+
   // Cosines and sines of a run of rows, kept because keys follow queries, and layers each other.
   struct Turns {
     std::vector<int32_t> positions;
@@ -97,6 +103,9 @@ class CpuBackend final : public Backend {
   const KernelTable& table_;
   std::vector<std::unique_ptr<float[]>> scratch_;  // [threads]
   size_t scratch_floats_ = 0;
+  MatmulForm matmul_;
+  std::unique_ptr<std::byte[]> coded_;  // activations of one product
+  size_t coded_bytes_ = 0;
   Turns turns_;
   std::vector<float> state_max_, state_sum_;  // of a prompt tile: [heads, queries, group]
   std::unique_ptr<PagedPlan> paged_;

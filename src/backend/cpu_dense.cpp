@@ -7,7 +7,10 @@
 namespace pith {
 namespace {
 
-constexpr int64_t kWeightRows = 32;    // a whole panel of the kernels
+constexpr int64_t kWeightRows = 32;      // a whole panel of the kernels
+constexpr int64_t kCodedPanel = 32;      // whole panels of the kernels for coded activations
+constexpr size_t kMostCoded = 16 << 20;  // bytes of coded activations
+constexpr size_t kLine = 64;
 constexpr int64_t kTurnedRows = 1024;  // cosines and sines kept at a time: 0.5 MiB at 64 pairs
 
 }  // namespace
@@ -31,30 +34,52 @@ void CpuBackend::embed(const WeightMatrix& table, std::span<const int32_t> token
 }
 
 void CpuBackend::matmul(ConstMat x, const WeightMatrix& w, Mat out) {
-  const int64_t m = x.dim[0];
-  PITH_CHECK(x.dim[1] == w.cols && out.dim[0] == m && out.dim[1] == w.rows,
+  PITH_CHECK(x.dim[1] == w.cols && out.dim[0] == x.dim[0] && out.dim[1] == w.rows,
              "a product's shapes fit together");
-  if (m == 0 || w.rows == 0) return;
-  reserve(table_.matmul_scratch(w.cols));
+  if (x.dim[0] == 0 || w.rows == 0) return;
+  if (matmul_ == MatmulForm::int8 && traits(w.dtype).block_elements > 1)
+    coded_matmul(x, w, out);
+  else
+    plain_matmul(x, w, out);
+}
 
-  // Tasks take whole panels of weight rows. Where there are too few panels for the threads, as in
-  // the small projections of keys, activation rows are shared out too.
+namespace {
+
+// Tasks take whole panels of weight rows. Where there are too few panels for the threads, as in the
+// small projections of keys, activation rows are shared out too, `multiple` of them at a time.
+struct Cut {
+  int64_t panel_rows, panels, across, down, multiple, groups;
+
+  Cut(const WeightMatrix& w, int64_t m, int64_t panel_rows, int64_t multiple, int64_t tasks)
+      : panel_rows(panel_rows),
+        panels((w.rows + panel_rows - 1) / panel_rows),
+        across(std::min(panels, tasks)),
+        down(std::clamp<int64_t>(tasks / across, 1, std::max<int64_t>(1, m / 64))),
+        multiple(multiple),
+        groups((m + multiple - 1) / multiple) {}
+  int64_t tasks() const { return across * down; }
+  int64_t row(int64_t column) const { return panels * column / across * panel_rows; }
+  int64_t group(int64_t part) const { return groups * part / down; }
+};
+
+}  // namespace
+
+void CpuBackend::plain_matmul(ConstMat x, const WeightMatrix& w, Mat out) {
+  const int64_t m = x.dim[0];
+  reserve(table_.matmul_scratch(w.cols));
   const int64_t products = m * w.rows * w.cols;
-  const int64_t wanted =
-      std::clamp<int64_t>(products / (16 * kLeastTask), 1, int64_t{8} * threads_.count());
-  const int64_t panels = (w.rows + kWeightRows - 1) / kWeightRows;
-  const int64_t across = std::min(panels, wanted);
-  const int64_t down = std::clamp<int64_t>(wanted / across, 1, std::max<int64_t>(1, m / 64));
-  threads_.for_each(across * down, [&](int64_t task, int worker) {
-    const int64_t column = task / down, part = task % down;
+  const Cut cut(
+      w, m, kWeightRows, 1,
+      std::clamp<int64_t>(products / (16 * kLeastTask), 1, int64_t{8} * threads_.count()));
+  threads_.for_each(cut.tasks(), [&](int64_t task, int worker) {
+    const int64_t column = task / cut.down, first = cut.group(task % cut.down);
     MatmulJob job{};
     job.dtype = w.dtype;
     job.w = w.data;
     job.cols = w.cols;
-    job.row0 = panels * column / across * kWeightRows;
-    job.rows = std::min(w.rows, panels * (column + 1) / across * kWeightRows) - job.row0;
-    const int64_t first = m * part / down;
-    job.m = m * (part + 1) / down - first;
+    job.row0 = cut.row(column);
+    job.rows = std::min(w.rows, cut.row(column + 1)) - job.row0;
+    job.m = cut.group(task % cut.down + 1) - first;
     job.x = x.data + first * x.stride[0];
     job.x_stride = x.stride[0];
     job.out = out.data + first * out.stride[0];
@@ -62,6 +87,56 @@ void CpuBackend::matmul(ConstMat x, const WeightMatrix& w, Mat out) {
     job.scratch = scratch(worker);
     table_.matmul(job);
   });
+}
+
+std::byte* CpuBackend::reserve_coded(size_t bytes) {
+  bytes += kLine;
+  if (bytes > coded_bytes_) {
+    coded_.reset();
+    coded_ = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    coded_bytes_ = bytes;
+  }
+  return coded_.get() + (kLine - reinterpret_cast<uintptr_t>(coded_.get()) % kLine);
+}
+
+// Activations are coded once for all threads, as many rows at a time as kMostCoded holds.
+void CpuBackend::coded_matmul(ConstMat x, const WeightMatrix& w, Mat out) {
+  const size_t group_bytes = table_.coded_bytes(kCodedRows, w.cols);
+  const int64_t most =
+      std::max<int64_t>(1, static_cast<int64_t>(kMostCoded / group_bytes)) * kCodedRows;
+  reserve(table_.coded_scratch());
+  std::byte* const coded = reserve_coded(table_.coded_bytes(std::min(x.dim[0], most), w.cols));
+  for (int64_t row0 = 0; row0 < x.dim[0]; row0 += most) {
+    const int64_t m = std::min(most, x.dim[0] - row0);
+    split(
+        m, w.cols / 2,
+        [&](int64_t first, int64_t last, int) {
+          table_.code_activations(w.dtype, x.data + (row0 + first) * x.stride[0], x.stride[0],
+                                  last - first, w.cols,
+                                  coded + static_cast<size_t>(first / kCodedRows) * group_bytes);
+        },
+        kCodedRows);
+    // Few rows wait for memory (16 weights or so in a nanosecond), many for arithmetic.
+    const int64_t nanoseconds = w.rows * w.cols / 16 + m * w.rows * w.cols / 64;
+    const Cut cut(w, m, kCodedPanel, kCodedRows,
+                  std::clamp<int64_t>(nanoseconds / kLeastTask, 1, int64_t{8} * threads_.count()));
+    threads_.for_each(cut.tasks(), [&](int64_t task, int worker) {
+      const int64_t column = task / cut.down, group = cut.group(task % cut.down);
+      CodedJob job{};
+      job.dtype = w.dtype;
+      job.w = w.data;
+      job.cols = w.cols;
+      job.row0 = cut.row(column);
+      job.rows = std::min(w.rows, cut.row(column + 1)) - job.row0;
+      const int64_t first = group * kCodedRows;
+      job.m = std::min(m, cut.group(task % cut.down + 1) * kCodedRows) - first;
+      job.x = coded + static_cast<size_t>(group) * group_bytes;
+      job.out = out.data + (row0 + first) * out.stride[0];
+      job.out_stride = out.stride[0];
+      job.scratch = scratch(worker);
+      table_.matmul_coded(job);
+    });
+  }
 }
 
 void CpuBackend::rms_norm(ConstMat x, std::span<const float> gain, float eps, Mat out) {

@@ -70,10 +70,11 @@ struct CpuBackend::PagedPlan {
   int most_out = 0;                    // [group, dim]
 };
 
-CpuBackend::CpuBackend(int threads)
+CpuBackend::CpuBackend(int threads, MatmulForm matmul)
     : threads_(threads),
       table_(active_kernels()),
       scratch_(static_cast<size_t>(threads_.count())),
+      matmul_(matmul),
       paged_(std::make_unique<PagedPlan>()) {}
 
 CpuBackend::~CpuBackend() = default;

@@ -27,7 +27,7 @@ constexpr int kLanes = Vec::lanes;
 constexpr int kLaneBytes = 4 * kLanes;
 constexpr int kTileVectors = 2;
 constexpr int64_t kPanelColumns = int64_t{kTileVectors} * kLanes;
-constexpr int64_t kChunkBlocks = 16;                                   // 512 columns of a panel
+constexpr int64_t kChunkBlocks = 16;                                     // 512 columns of a panel
 constexpr int64_t kGroupBlock = kCodedRows * (kGroup + 2 * int64_t{4});  // bytes of activations
 
 // What a format's sums need besides the scale. Formats with an offset have `raw` codes that are too
@@ -242,11 +242,8 @@ inline void put_scales(Of<FormatIq4Xs>, const Column& at, std::byte* to, int64_t
 
 // Two 16-bit integers per lane and group, of 16 signed bytes per row.
 inline void pairs_of(const std::byte (*bytes)[16], IVec* to) {
-  alignas(32) int16_t wide[kLanes][16];
-  for (int r = 0; r < kLanes; ++r)
-    for (int i = 0; i < 16; ++i) wide[r][i] = static_cast<int8_t>(bytes[r][i]);
   alignas(32) float words[kLanes][8];  // only moved
-  __builtin_memcpy(words, wide, sizeof words);
+  for (int r = 0; r < kLanes; ++r) widen_i16(bytes[r], reinterpret_cast<std::byte*>(words[r]));
   Vec moved[8];
   across(words, moved);
   for (int g = 0; g < 8; ++g) to[g] = PITH_TARGET::bits(moved[g]);
@@ -314,7 +311,8 @@ inline void put_scales(Of<FormatQ2K>, const Column& at, std::byte* to, int64_t s
 // Blocks [first, first + blocks) of 32 columns of kPanelColumns rows of weights from `row` on; rows
 // behind the last repeat it.
 template <class Format>
-__attribute__((noinline)) void unpack_codes(const CodedJob& job, int64_t row, int64_t first, int64_t blocks, std::byte* to) {
+__attribute__((noinline)) void unpack_codes(const CodedJob& job, int64_t row, int64_t first,
+                                            int64_t blocks, std::byte* to) {
   using K = Kind<Format>;
   constexpr int kGroups = Format::kElements / kGroup;
   const int64_t row_bytes = format_bytes<Format>(job.cols);
@@ -376,8 +374,8 @@ inline void block_sums(const std::byte* x, const std::byte* panel, IVec (&total)
     for (int v = 0; v < kTileVectors; ++v) {
       IVec scale = IVec::all(0x00100010);  // of the second plane: sixteen
       if constexpr (K::kSixteens)
-        scale = IVec::load(reinterpret_cast<const int32_t*>(
-            panel + v * K::kBytes + K::kCodeBytes + (1 + run * kSpan / 4) * kLaneBytes));
+        scale = IVec::load(reinterpret_cast<const int32_t*>(panel + v * K::kBytes + K::kCodeBytes +
+                                                            (1 + run * kSpan / 4) * kLaneBytes));
 #pragma GCC unroll 4
       for (int i = 0; i < R; ++i) {
         const bool scaled = K::kSixteens || run * kSpan >= 8;
@@ -419,15 +417,14 @@ inline void coded_tile(const std::byte* x, const std::byte* panel, int64_t block
                        IVec::all(word<int32_t>(words + 4 * i)));
           if constexpr (K::kMin) {
             acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
-            acc[i][v] =
-                fused(to_float(part), Vec::load(side + 4 * kLanes) * unit, acc[i][v]);
+            acc[i][v] = fused(to_float(part), Vec::load(side + 4 * kLanes) * unit, acc[i][v]);
           } else {
             acc[i][v] = fused(to_float(sum - part), scale * unit, acc[i][v]);
           }
         } else if constexpr (K::kMin) {
           acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
-          acc[i][v] = fused(Vec::load(side + kLanes), Vec::all(word<float>(words + 4 * i)),
-                            acc[i][v]);
+          acc[i][v] =
+              fused(Vec::load(side + kLanes), Vec::all(word<float>(words + 4 * i)), acc[i][v]);
         } else {
           sum = sum + IVec::all(word<int32_t>(words + 4 * i));
           acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
@@ -439,8 +436,9 @@ inline void coded_tile(const std::byte* x, const std::byte* panel, int64_t block
 
 // Adds a chunk of columns to `columns` results of R rows, or starts them.
 template <class Format, int R>
-__attribute__((noinline)) void coded_results(const std::byte* x, const std::byte* panel, int64_t blocks, bool start,
-                   int64_t columns, float* out, int64_t out_stride) {
+__attribute__((noinline)) void coded_results(const std::byte* x, const std::byte* panel,
+                                             int64_t blocks, bool start, int64_t columns,
+                                             float* out, int64_t out_stride) {
   Vec acc[R][kTileVectors];
   for (int i = 0; i < R; ++i)
     for (int v = 0; v < kTileVectors; ++v) {

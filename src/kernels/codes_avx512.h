@@ -68,6 +68,12 @@ inline void spread(const Codes32* rows, std::byte* to) {
   }
 }
 
+inline void widen_i16(const std::byte* from, std::byte* to) {
+  _mm256_storeu_si256(
+      reinterpret_cast<__m256i*>(to),
+      _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+
 inline void store_i8(std::byte* p, IVec x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(x.v));
 }

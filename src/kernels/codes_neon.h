@@ -71,6 +71,12 @@ inline void spread(const Codes32* rows, std::byte* to) {
   }
 }
 
+inline void widen_i16(const std::byte* from, std::byte* to) {
+  const int8x16_t bytes = vld1q_s8(reinterpret_cast<const int8_t*>(from));
+  vst1q_u8(reinterpret_cast<uint8_t*>(to), vreinterpretq_u8_s16(vmovl_s8(vget_low_s8(bytes))));
+  vst1q_u8(reinterpret_cast<uint8_t*>(to) + 16, vreinterpretq_u8_s16(vmovl_high_s8(bytes)));
+}
+
 inline void store_i8(std::byte* p, IVec x) {
   const int8x8_t bytes = vmovn_s16(vcombine_s16(vmovn_s32(x.v), vdup_n_s16(0)));
   const int32_t four = vget_lane_s32(vreinterpret_s32_s8(bytes), 0);

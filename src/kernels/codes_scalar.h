@@ -67,6 +67,13 @@ inline void spread(const Codes32* rows, std::byte* to) {
   __builtin_memcpy(to, rows[0].v, 32);
 }
 
+// Sixteen signed bytes to 16 bits each.
+inline void widen_i16(const std::byte* from, std::byte* to) {
+  int16_t wide[16];
+  for (int i = 0; i < 16; ++i) wide[i] = static_cast<int8_t>(from[i]);
+  __builtin_memcpy(to, wide, sizeof wide);
+}
+
 // The low bytes, signed.
 inline void store_i8(std::byte* p, IVec x) {
   *p = static_cast<std::byte>(x.v & 0xff);

@@ -3,9 +3,9 @@
 // a minimum is added with one rounding, so the values here are the same numbers whether or not
 // the target fuses multiply and add.
 //
-// A format is a struct made from the address of a block, which reads the scales once. `raw` gives the
-// first or second half of the g-th 32 codes of a block as unsigned bytes of kBits bits; less kOffset
-// they are what scales multiply, and `apply` turns the s-th vector of those 32 (in units of
+// A format is a struct made from the address of a block, which reads the scales once. `raw` gives
+// the first or second half of the g-th 32 codes of a block as unsigned bytes of kBits bits; less
+// kOffset they are what scales multiply, and `apply` turns the s-th vector of those 32 (in units of
 // kCodeUnit) into weights. Formats whose numbers lie ready have `step`, the s-th vector of weights;
 // plain ones also have `part`, for the first n < lanes numbers behind the last group. kElements and
 // kBytes are those of a block.

@@ -3,7 +3,6 @@
 #include <fstream>
 #include <string>
 
-#include "backend/cpu_backend.h"
 #include "base/error.h"
 #include "policy/registry.h"
 #include "runtime/forward.h"
@@ -34,7 +33,7 @@ struct Engine::State {
   State(std::shared_ptr<const Model> loaded, const EngineOptions& wanted)
       : model(std::move(loaded)),
         options(wanted),
-        backend(make_cpu_backend(options.threads)),
+        backend(make_cpu_backend(options.threads, options.matmul)),
         pool(options.cache_bytes > 0 ? options.cache_bytes : default_cache_bytes()),
         forward(*model, *backend, options.tile_rows) {
     if (model->file().has("tokenizer.ggml.model")) tokenizer = Tokenizer::load(model->file());
@@ -82,7 +81,7 @@ const EngineOptions& Engine::options() const {
   return state_->options;
 }
 size_t Engine::scratch_bytes() const {
-  return state_->forward.scratch_bytes();
+  return state_->forward.scratch_bytes() + state_->backend->scratch_bytes();
 }
 
 const Tokenizer& Engine::tokenizer() const {

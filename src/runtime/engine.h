@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "backend/cpu_backend.h"
 #include "base/progress.h"
 #include "model/model.h"
 #include "runtime/session.h"
@@ -21,6 +22,7 @@ struct EngineOptions {
   int threads = 0;         // 0: one per core
   size_t cache_bytes = 0;  // hard limit of all sessions together; 0: three quarters of free memory
   int tile_rows = 512;     // rows of a prompt that run together
+  MatmulForm matmul = MatmulForm::int8;
 };
 
 enum class Finish { stop, length, cancelled };
@@ -35,7 +37,7 @@ class Engine {
   Backend& backend();
   PagePool& pool();
   const EngineOptions& options() const;
-  size_t scratch_bytes() const;  // of the forward pass, held throughout
+  size_t scratch_bytes() const;  // of the forward pass and the backend, held throughout
 
   // Throws bad_option for a spec that does not parse.
   std::unique_ptr<Session> open(std::string_view spec, const SamplingOptions& sampling = {});

@@ -60,8 +60,8 @@ std::vector<double> product_oracle(const std::vector<float>& x, const Weights& w
   return out;
 }
 
-TEST(Matmul, IsTheProductWithEveryWeightFormat) {
-  const auto backend = make_cpu_backend(2);
+TEST(Matmul, IsTheProductWithEveryWeightFormatWhereAllAreFloats) {
+  const auto backend = make_cpu_backend(2, MatmulForm::f32);
   for (const DType dtype :
        {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_k, DType::q6_k})
     for (const int64_t m : {1, 3, 40}) {
@@ -72,15 +72,70 @@ TEST(Matmul, IsTheProductWithEveryWeightFormat) {
     }
 }
 
-TEST(Matmul, ThreadsAndBatchesDoNotChangeABit) {
+// Activations are multiples of a 127th of the largest of their 32: each is off by half of one at
+// most, and a product by that times the weights.
+TEST(Matmul, CodedActivationsAreOffByHalfACodeAtMost) {
+  const auto backend = make_cpu_backend(2);
+  for (const DType dtype :
+       {DType::q8_0, DType::q4_0, DType::q5_0, DType::q4_k, DType::q5_k, DType::q6_k})
+    for (const int64_t m : {1, 3, 40}) {
+      SCOPED_TRACE(::testing::Message() << traits(dtype).name << " times " << m << " rows");
+      const Weights w(dtype, 83, 512);
+      const std::vector<float> x = normal_numbers(static_cast<size_t>(m * 512), 8);
+      const std::vector<float> out = product(*backend, x, w);
+      const std::vector<double> expected = product_oracle(x, w);
+      for (size_t i = 0; i < out.size(); ++i) {
+        double bound = 2e-5;
+        for (size_t b = 0; b < 512; b += 32) {
+          const float* block = x.data() + i / 83 * 512 + b;
+          double most = 0, weights = 0;
+          for (size_t k = 0; k < 32; ++k) {
+            most = std::max(most, std::fabs(double{block[k]}));
+            weights += std::fabs(double{w.plain[i % 83 * 512 + b + k]});
+          }
+          bound += most / 254 * weights;
+        }
+        ASSERT_NEAR(out[i], expected[i], bound) << "number " << i;
+      }
+    }
+}
+
+TEST(Matmul, AFormWithoutBlocksIsTheSameInBothForms) {
+  const Weights w(DType::f16, 83, 100);
+  const std::vector<float> x = normal_numbers(7 * 100, 8);
+  EXPECT_TRUE(same_bits(product(*make_cpu_backend(2), x, w),
+                        product(*make_cpu_backend(2, MatmulForm::f32), x, w)));
+}
+
+TEST(Matmul, ManyRowsAreCodedInPartsAndTheMemoryIsCounted) {
+  const auto backend = make_cpu_backend(2);
+  const Weights w(DType::q4_0, 8, 512);
+  const int64_t m = 27000;  // 17 MB of codes
+  std::vector<float> x(static_cast<size_t>(m * 512));
+  const std::vector<float> row = normal_numbers(512, 8);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = row[i % 512] * static_cast<float>(i / 512);
+  const std::vector<float> out = product(*backend, x, w);
+  EXPECT_GE(backend->scratch_bytes(), size_t{15} << 20);
+  EXPECT_LE(backend->scratch_bytes(), size_t{24} << 20);
+  const auto alone = make_cpu_backend(1);
+  for (const int64_t i : {int64_t{0}, int64_t{1}, int64_t{26211}, int64_t{26215}, m - 1}) {
+    const std::vector<float> part(x.begin() + i * 512, x.begin() + (i + 1) * 512);
+    const std::vector<float> one = product(*alone, part, w);
+    EXPECT_EQ(std::memcmp(out.data() + i * 8, one.data(), 8 * sizeof(float)), 0) << "row " << i;
+  }
+}
+
+class BothForms : public ::testing::TestWithParam<MatmulForm> {};
+
+TEST_P(BothForms, ThreadsAndBatchesDoNotChangeABit) {
   // Shapes with too few rows for the threads, and with enough.
   for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{40, 256}, {300, 256}})
-    for (const DType dtype : {DType::f32, DType::q4_k}) {
+    for (const DType dtype : {DType::f32, DType::q8_0, DType::q4_k, DType::q6_k}) {
       const Weights w(dtype, rows, cols);
       const std::vector<float> x = normal_numbers(static_cast<size_t>(300 * cols), 8);
-      const std::vector<float> one = product(*make_cpu_backend(1), x, w);
+      const std::vector<float> one = product(*make_cpu_backend(1, GetParam()), x, w);
       for (const int threads : {2, 7}) {
-        const auto backend = make_cpu_backend(threads);
+        const auto backend = make_cpu_backend(threads, GetParam());
         EXPECT_TRUE(same_bits(product(*backend, x, w), one)) << threads << " threads";
         for (const int64_t m : {1, 2, 4, 5, 70}) {
           const std::vector<float> part(x.begin(), x.begin() + m * cols);
@@ -91,6 +146,9 @@ TEST(Matmul, ThreadsAndBatchesDoNotChangeABit) {
       }
     }
 }
+
+INSTANTIATE_TEST_SUITE_P(Matmul, BothForms, ::testing::Values(MatmulForm::int8, MatmulForm::f32),
+                         [](const auto& i) { return i.param == MatmulForm::f32 ? "f32" : "int8"; });
 
 TEST(Matmul, ReadsAndWritesWithStrides) {
   const auto backend = make_cpu_backend(2);

@@ -27,7 +27,8 @@ TEST(Dispatch, TheScalarTableIsLastAndRunsEverywhere) {
 TEST(Dispatch, EveryFunctionOfEveryTableIsFilled) {
   for (const KernelTarget& target : kernel_targets()) {
     const KernelTable& t = *target.table;
-    EXPECT_TRUE(t.matmul_scratch && t.matmul && t.dequantise && t.rms_norm && t.layer_norm &&
+    EXPECT_TRUE(t.matmul_scratch && t.matmul && t.coded_bytes && t.code_activations &&
+                t.coded_scratch && t.matmul_coded && t.dequantise && t.rms_norm && t.layer_norm &&
                 t.rotate && t.silu_mul && t.gelu_mul && t.gelu && t.add && t.dot &&
                 t.exp_minus_max && t.max && t.softcap && t.tile_scratch && t.attend_tile &&
                 t.tile_mass)

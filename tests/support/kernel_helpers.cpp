@@ -34,6 +34,19 @@ void put_half(std::byte* at, float x) {
   std::memcpy(at, &half, sizeof half);
 }
 
+// `number` gives scales and minima in units of what makes weights of about +-1.
+template <class Number>
+void put_scales(DType dtype, std::vector<std::byte>& bytes, Number number) {
+  for (const Halves& h : kHalves) {
+    if (h.dtype != dtype) continue;
+    const size_t size = static_cast<size_t>(traits(dtype).block_bytes);
+    for (size_t at = 0; at < bytes.size(); at += size) {
+      put_half(&bytes[at + static_cast<size_t>(h.d)], h.scale * number());
+      if (h.m >= 0) put_half(&bytes[at + static_cast<size_t>(h.m)], h.scale * number());
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<std::byte> random_weights(DType dtype, int64_t rows, int64_t cols, Random& random) {
@@ -59,15 +72,13 @@ std::vector<std::byte> random_weights(DType dtype, int64_t rows, int64_t cols, R
       break;
   }
   for (std::byte& b : bytes) b = static_cast<std::byte>(random.next());
-  for (const Halves& h : kHalves) {
-    if (h.dtype != dtype) continue;
-    const size_t size = static_cast<size_t>(traits(dtype).block_bytes);
-    for (size_t at = 0; at < bytes.size(); at += size) {
-      put_half(&bytes[at + static_cast<size_t>(h.d)], h.scale * random.uniform(-1, 1));
-      if (h.m >= 0)
-        put_half(&bytes[at + static_cast<size_t>(h.m)], h.scale * random.uniform(-1, 1));
-    }
-  }
+  put_scales(dtype, bytes, [&] { return random.uniform(-1, 1); });
+  return bytes;
+}
+
+std::vector<std::byte> uniform_weights(DType dtype, int64_t rows, int64_t cols, std::byte code) {
+  std::vector<std::byte> bytes(row_bytes(dtype, cols) * static_cast<size_t>(rows), code);
+  put_scales(dtype, bytes, [] { return 1.0f; });
   return bytes;
 }
 

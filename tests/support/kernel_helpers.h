@@ -42,6 +42,9 @@ inline constexpr DType kDTypes[] = {DType::f32,  DType::f16,    DType::bf16,  DT
 // Rows of weights of ordinary size: any codes, scales that make weights of about +-1.
 std::vector<std::byte> random_weights(DType dtype, int64_t rows, int64_t cols, Random& random);
 
+// The same in a block format, with `code` in every byte but those of the halves.
+std::vector<std::byte> uniform_weights(DType dtype, int64_t rows, int64_t cols, std::byte code);
+
 std::vector<float> uniform_floats(size_t n, float low, float high, Random& random);
 
 }  // namespace pith::test
