@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "kernels/table.h"
 #include "tensor/kv_shape.h"
@@ -48,6 +49,37 @@ struct PagedHead {
   int rows() const { return static_cast<int>(sealed_k.size()) * page_rows + open_rows; }
 };
 
+struct RowRange {
+  int64_t first = 0, last = 0;  // rows [first, last)
+  bool operator==(const RowRange&) const = default;
+};
+
+// Which rows of its layer a prompt reads, for every head and every block of queries. Block b is the
+// queries of rows [b * kBlock, (b + 1) * kBlock) of the layer, however the prompt is cut into
+// tiles. A block's ranges ascend, do not overlap, begin and end at multiples of kKeyBlock (or at
+// the end of the block's own rows) and take in the block's own rows; which of those a query sees is
+// decided by causality and the rule. Rows of earlier turns are always read.
+struct ReadPlan {
+  static constexpr int64_t kBlock = 128;
+  int64_t rows = 0, heads = 0;
+  std::vector<std::vector<RowRange>> ranges;  // [heads * blocks()]
+
+  int64_t blocks() const { return (rows + kBlock - 1) / kBlock; }
+  bool reads_all() const { return ranges.empty(); }
+  void clear() { ranges.clear(); }  // everything is read
+  void begin(int64_t plan_heads, int64_t plan_rows) {
+    heads = plan_heads;
+    rows = plan_rows;
+    ranges.assign(static_cast<size_t>(heads * blocks()), {});
+  }
+  std::vector<RowRange>& at(int64_t head, int64_t block) {
+    return ranges[static_cast<size_t>(head * blocks() + block)];
+  }
+  std::span<const RowRange> at(int64_t head, int64_t block) const {
+    return ranges[static_cast<size_t>(head * blocks() + block)];
+  }
+};
+
 // Causal attention of a tile of queries over the dense rows of the layer being prefilled.
 struct DenseAttention {
   ConstCube q;                             // [tile, query_heads, dim], after RoPE
@@ -56,10 +88,14 @@ struct DenseAttention {
   int64_t first_row = 0;                   // row index of the tile's first query
   std::span<const int32_t> positions;      // [rows] of the layer's rows
   AttentionRule rule;
-  Cube out;  // [tile, query_heads, dim]
+  Cube out;  // [tile, query_heads, dim]; without data, like v: only `column_mass` is wanted
   Mass mass = Mass::none;
-  Mat column_mass = {};  // [heads, rows] attention each row received so far, by `mass`
-  Mat lse = {};          // [tile, query_heads] log of the sum of exp(logit); empty: not wanted
+  // [heads, rows] attention each row received so far, by `mass`; or [query_heads, rows].
+  Mat column_mass = {};
+  // [tile] what a query's attention is divided by before it is gathered; empty: 1.
+  std::span<const float> mass_divisor = {};
+  Mat lse = {};  // [tile, query_heads] log of the sum of exp(logit); empty: not wanted
+  const ReadPlan* reads = nullptr;  // of all `rows`; null: every row is read
 };
 
 // Attention of one generated token in one head. Positions of the head's rows are read only where
@@ -81,7 +117,12 @@ struct WindowMass {
   ConstCube k;                         // [heads, rows, dim]
   std::span<const int32_t> positions;  // [rows]
   AttentionRule rule;
-  Mat out;  // host, [query_heads, rows]: softmax probabilities summed over the window
+  // Host, [query_heads, rows]: softmax probabilities summed over the window; without data:
+  // unwanted.
+  Mat out;
+  // Host, [window, query_heads]: ln of the sum of exp over a query's logits; the probability of a
+  // row is exp(logit - log_sum). Without data: unwanted.
+  Mat log_sum = {};
 };
 
 enum class Gate { silu, gelu_tanh };

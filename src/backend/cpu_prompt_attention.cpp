@@ -169,20 +169,70 @@ void attend_cached(const KernelTable& table, const PagedHead& head, const TileJo
   }
 }
 
+void check(const ReadPlan& plan, const DenseAttention& job) {
+  PITH_CHECK(plan.rows == job.k.dim[1] && plan.heads == job.k.dim[0], "a plan is of all rows");
+  PITH_CHECK(static_cast<int64_t>(plan.ranges.size()) == plan.heads * plan.blocks(),
+             "every block has ranges");
+  const int64_t last = (job.first_row + job.q.dim[0] - 1) / ReadPlan::kBlock;
+  for (int64_t head = 0; head < plan.heads; ++head)
+    for (int64_t block = job.first_row / ReadPlan::kBlock; block <= last; ++block) {
+      const int64_t first_row = block * ReadPlan::kBlock;
+      const int64_t end = std::min(plan.rows, first_row + ReadPlan::kBlock);
+      int64_t before = 0, covered = first_row;
+      for (const RowRange& range : plan.at(head, block)) {
+        PITH_CHECK(range.first >= before && range.last > range.first, "ranges ascend");
+        PITH_CHECK(range.first % kKeyBlock == 0, "ranges begin at a block of keys");
+        PITH_CHECK(range.last % kKeyBlock == 0 || range.last >= end, "ranges end at a block");
+        before = range.last;
+        if (range.first <= covered) covered = std::max(covered, range.last);
+      }
+      PITH_CHECK(covered >= end, "queries read the rows of their own block");
+    }
+}
+
+// Calls visit(job) with the parts of `whole` that read one run of keys each: all of it without a
+// plan. Ranges of a query come in ascending order.
+template <class Visit>
+void visit_reads(const ReadPlan* plan, int64_t head, const TileJob& whole, const Visit& visit) {
+  if (!plan) {
+    visit(whole);
+    return;
+  }
+  for (int64_t i = 0; i < whole.queries;) {
+    const int64_t block = (whole.first_row + i) / ReadPlan::kBlock;
+    const int64_t end =
+        std::min<int64_t>(whole.queries, (block + 1) * ReadPlan::kBlock - whole.first_row);
+    for (const RowRange& range : plan->at(head, block)) {
+      TileJob part = part_of(whole, i, end);
+      part.first_key = std::max(part.first_key, range.first);
+      part.keys = std::min(part.keys, range.last);
+      if (part.first_key < part.keys) visit(part);
+    }
+    i = end;
+  }
+}
+
 }  // namespace
 
 void CpuBackend::attend(const DenseAttention& job) {
   const int64_t tile = job.q.dim[0];
   check(job.q, job.k, job.positions, job.rule);
-  PITH_CHECK(job.v.dim == job.k.dim && job.v.stride[1] == job.k.stride[1], "values lie like keys");
-  PITH_CHECK(job.out.dim == job.q.dim && job.out.stride[1] == job.out.dim[2],
-             "outputs are shaped like queries");
+  const bool answers = job.out.data != nullptr;
+  if (answers) {
+    PITH_CHECK(job.v.dim == job.k.dim && job.v.stride[1] == job.k.stride[1],
+               "values lie like keys");
+    PITH_CHECK(job.out.dim == job.q.dim && job.out.stride[1] == job.out.dim[2],
+               "outputs are shaped like queries");
+  } else {
+    PITH_CHECK(job.cached.empty(), "rows of earlier turns add to outputs");
+  }
   PITH_CHECK(job.first_row >= 0 && job.first_row + tile <= job.k.dim[1], "queries are rows");
   PITH_CHECK(job.cached.empty() || static_cast<int64_t>(job.cached.size()) == job.k.dim[0],
              "earlier turns have the same heads");
   for (const PagedHead& head : job.cached)
     PITH_CHECK(static_cast<int>(head.positions.size()) >= head.rows(), "every row has a position");
   if (tile == 0) return;
+  if (job.reads) check(*job.reads, job);
   const int heads = static_cast<int>(job.k.dim[0]);
   const int group = static_cast<int>(job.q.dim[1]) / heads;
   const int dim = static_cast<int>(job.q.dim[2]);
@@ -205,23 +255,25 @@ void CpuBackend::attend(const DenseAttention& job) {
     const int head = static_cast<int>(task % heads);
     const int64_t piece = pieces - 1 - task / heads;  // the last queries see most rows
     TileJob whole = job_of(job.rule, job.q, job.k, head, group);
-    whole.v = job.v[head].data;
     whole.first_row = job.first_row;
     whole.q_pos = job.positions.data() + job.first_row;
     whole.k_pos = job.positions.data();
-    whole.out = job.out.data + head * group * job.out.stride[1];
-    whole.out_row_stride = job.out.stride[0];
+    if (answers) {
+      whole.v = job.v[head].data;
+      whole.out = job.out.data + head * group * job.out.stride[1];
+      whole.out_row_stride = job.out.stride[0];
+    }
     whole.max = state_max_.data() + head * tile * group;
     whole.sum = state_sum_.data() + head * tile * group;
     whole.scratch = scratch(worker);
     const TileJob part = part_of(whole, piece * queries, std::min(tile, (piece + 1) * queries));
-    for (int i = 0; i < part.queries; ++i)
+    for (int i = 0; answers && i < part.queries; ++i)
       std::fill_n(part.out + i * part.out_row_stride, static_cast<int64_t>(group) * dim, 0.0f);
     if (!job.cached.empty())
       attend_cached(table_, job.cached[static_cast<size_t>(head)], part,
                     part.scratch + tile_floats);
-    table_.attend_tile(part);
-    for (int i = 0; i < part.queries; ++i)
+    visit_reads(job.reads, head, part, [&](const TileJob& run) { table_.attend_tile(run); });
+    for (int i = 0; answers && i < part.queries; ++i)
       for (int h = 0; h < group; ++h) {
         const float sum = part.sum[static_cast<int64_t>(i) * group + h];
         const std::span<float> out(part.out + i * part.out_row_stride + h * dim,
@@ -237,8 +289,14 @@ void CpuBackend::attend(const DenseAttention& job) {
 
 void CpuBackend::gather_column_mass(const DenseAttention& job, int group) {
   const int64_t tile = job.q.dim[0], heads = job.k.dim[0], seen = job.first_row + tile;
-  PITH_CHECK(job.column_mass.dim[0] == heads && job.column_mass.dim[1] >= seen,
+  const bool each = job.column_mass.dim[0] == job.q.dim[1] && group > 1;  // query head
+  PITH_CHECK((job.column_mass.dim[0] == heads || each) && job.column_mass.dim[1] >= seen,
              "every row has a place for what it receives");
+  PITH_CHECK(job.mass_divisor.empty() || static_cast<int64_t>(job.mass_divisor.size()) == tile,
+             "every query has a divisor");
+  if (!job.mass_divisor.empty())
+    for (int64_t i = 0; i < heads * tile * group; ++i)
+      state_sum_[static_cast<size_t>(i)] *= job.mass_divisor[static_cast<size_t>(i / group % tile)];
   const int64_t queries = std::min(tile, kMassQueries), chunks = (seen + kMassKeys - 1) / kMassKeys;
   reserve(table_.tile_scratch(static_cast<int>(queries), group, static_cast<int>(job.q.dim[2])));
   // Tasks own their keys and walk through the queries in order, so sums do not depend on threads.
@@ -253,9 +311,12 @@ void CpuBackend::gather_column_mass(const DenseAttention& job, int group) {
     whole.scratch = scratch(worker);
     whole.first_key = task % chunks * kMassKeys;
     whole.keys = std::min(whole.first_key + kMassKeys, seen);
+    float* const into = job.column_mass.row(each ? head * group : head).data();
     for (int64_t i = 0; i < tile; i += queries)
-      table_.tile_mass(part_of(whole, i, std::min(tile, i + queries)), job.mass,
-                       job.column_mass.row(head).data(), 0);
+      visit_reads(job.reads, head, part_of(whole, i, std::min(tile, i + queries)),
+                  [&](const TileJob& run) {
+                    table_.tile_mass(run, job.mass, into, each ? job.column_mass.stride[0] : 0);
+                  });
   });
 }
 

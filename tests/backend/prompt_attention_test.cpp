@@ -70,7 +70,7 @@ struct Answer {
 };
 
 Answer attend(Backend& backend, const Layer& layer, const std::vector<int>& tiles,
-              Mass mass = Mass::none) {
+              Mass mass = Mass::none, const ReadPlan* reads = nullptr) {
   Answer answer;
   answer.out.assign(layer.q.size(), NAN);
   answer.mass.assign(static_cast<size_t>(layer.heads * layer.rows), 0);
@@ -88,7 +88,8 @@ Answer attend(Backend& backend, const Layer& layer, const std::vector<int>& tile
         .rule = layer.rule,
         .out = Cube::packed(answer.out.data(), {layer.rows, layer.heads * layer.group, layer.dim}),
         .mass = mass,
-        .column_mass = Mat::packed(answer.mass.data(), {layer.heads, layer.rows})};
+        .column_mass = Mat::packed(answer.mass.data(), {layer.heads, layer.rows}),
+        .reads = reads};
     job.q.data += first * job.q.stride[0];
     job.out.data += first * job.out.stride[0];
     job.q.dim[0] = job.out.dim[0] = tile;
@@ -254,7 +255,122 @@ TEST(PromptAttention, LeavesPaddingOfWiderRowsAlone) {
   }
 }
 
+// ---- plans of what is read
+
+// Every other block of 64 rows before the block of the query, and other ones for other heads.
+ReadPlan some_rows(const Layer& layer) {
+  ReadPlan plan;
+  plan.begin(layer.heads, layer.rows);
+  for (int64_t head = 0; head < layer.heads; ++head)
+    for (int64_t block = 0; block < plan.blocks(); ++block) {
+      const int64_t own = block * ReadPlan::kBlock;
+      for (int64_t row = 64 * head; row + 64 < own; row += 128)
+        plan.at(head, block).push_back({row, row + 64});
+      plan.at(head, block).push_back({own, std::min<int64_t>(layer.rows, own + 128)});
+    }
+  return plan;
+}
+
+bool reads_row(const ReadPlan& plan, int head, int row, int key) {
+  for (const RowRange& range : plan.at(head, row / ReadPlan::kBlock))
+    if (key >= range.first && key < range.last) return true;
+  return false;
+}
+
+TEST(ReadPlans, OfEveryRowChangeNoBit) {
+  Layer layer(450, 2, 3, 24, 2000);
+  add_earlier(layer, {.sealed_pages = 3, .open_rows = 5, .pseudo_rows = 1});
+  const auto backend = make_cpu_backend(2);
+  const Answer all = attend(*backend, layer, {450}, Mass::sum);
+  for (const int64_t piece : {64, 128, 192, 448, 512}) {
+    ReadPlan plan;
+    plan.begin(2, 450);
+    for (std::vector<RowRange>& ranges : plan.ranges)
+      for (int64_t row = 0; row < 450; row += piece)
+        ranges.push_back({row, std::min<int64_t>(450, row + piece)});
+    for (const std::vector<int>& tiles : {std::vector<int>{450}, {7, 200, 43, 200}}) {
+      const Answer planned = attend(*backend, layer, tiles, Mass::sum, &plan);
+      EXPECT_TRUE(same_bits(planned.out, all.out)) << "ranges of " << piece;
+      EXPECT_TRUE(same_bits(planned.mass, all.mass)) << "ranges of " << piece;
+    }
+  }
+}
+
+TEST(ReadPlans, LimitWhatEachBlockOfQueriesReads) {
+  Layer layer(450, 2, 2, 16, 2000);
+  layer.rule.window = 700;  // positions go in twos
+  add_earlier(layer, {.sealed_pages = 2, .open_rows = 5, .pseudo_rows = 1});
+  const ReadPlan plan = some_rows(layer);
+  const Answer answer = attend(*make_cpu_backend(2), layer, {100, 350}, Mass::sum, &plan);
+  std::vector<double> mass(answer.mass.size());
+  for (int r = 0; r < layer.rows; ++r)
+    for (int h = 0; h < 4; ++h) {
+      AttentionOracle oracle;
+      const std::span<const float> q = layer.queries()[r].row(h);
+      const int64_t q_pos = layer.positions[static_cast<size_t>(r)];
+      layer.earlier[static_cast<size_t>(h / 2)]->add_to(oracle, q, layer.rule, h, q_pos);
+      const size_t before = oracle.rows();
+      for (int c = 0; c < layer.rows; ++c) {
+        const int64_t k_pos = layer.positions[static_cast<size_t>(c)];
+        if (c > r || k_pos <= q_pos - 700 || !reads_row(plan, h / 2, r, c))
+          oracle.skip();
+        else
+          oracle.add(test::oracle_logit(q, layer.keys()[h / 2].row(c), layer.rule, h, q_pos, k_pos),
+                     layer.values()[h / 2].row(c));
+      }
+      const auto at = static_cast<size_t>((r * 4 + h) * 16);
+      ASSERT_LT(worst(std::span(answer.out).subspan(at, 16), oracle.out(16)), 2e-5);
+      const std::vector<double> probs = oracle.probs();
+      for (size_t c = 0; c < 450; ++c)
+        mass[static_cast<size_t>(h / 2) * 450 + c] += probs[before + c];
+    }
+  EXPECT_LT(worst(answer.mass, mass), 2e-5);
+}
+
+TEST(ReadPlans, AreTheSameBitsForAnyCutAndThreads) {
+  const Layer layer(450, 2, 2, 16);
+  const ReadPlan plan = some_rows(layer);
+  const Answer whole = attend(*make_cpu_backend(1), layer, {450}, Mass::most, &plan);
+  for (const int threads : {1, 3})
+    for (const std::vector<int>& tiles : {std::vector<int>{450}, {1, 127, 200, 122}}) {
+      const Answer cut = attend(*make_cpu_backend(threads), layer, tiles, Mass::most, &plan);
+      EXPECT_TRUE(same_bits(cut.out, whole.out));
+      EXPECT_TRUE(same_bits(cut.mass, whole.mass));
+    }
+}
+
 // ---- what scorers ask for
+
+TEST(PromptAttention, GathersForEachQueryHeadWithDivisorsAndWithoutOutputs) {
+  const Layer layer(150, 2, 3, 16);
+  const auto backend = make_cpu_backend(2);
+  std::vector<float> divisors, mass(6 * 150, 0);
+  for (int r = 0; r < 150; ++r) divisors.push_back(0.5f + 0.01f * static_cast<float>(r));
+  for (const auto& [first, tile] : {std::pair(0, 70), std::pair(70, 80)}) {
+    DenseAttention job{.q = layer.queries(),
+                       .k = layer.keys(),
+                       .v = {},
+                       .first_row = first,
+                       .positions = layer.positions,
+                       .rule = layer.rule,
+                       .out = {},
+                       .mass = Mass::most,
+                       .column_mass = Mat::packed(mass.data(), {6, 150}),
+                       .mass_divisor = std::span(divisors).subspan(first, tile)};
+    job.q.data += first * job.q.stride[0];
+    job.q.dim[0] = tile;
+    backend->attend(job);
+  }
+  std::vector<double> expected(mass.size());
+  for (int r = 0; r < 150; ++r)
+    for (size_t h = 0; h < 6; ++h) {
+      const std::vector<double> p = layer.oracle(r, static_cast<int>(h)).probs();
+      for (size_t c = 0; c < 150; ++c)
+        expected[h * 150 + c] =
+            std::max(expected[h * 150 + c], p[c] / divisors[static_cast<size_t>(r)]);
+    }
+  EXPECT_LT(worst(mass, expected), 2e-5);
+}
 
 std::vector<double> window_oracle(const Layer& layer, int window) {
   std::vector<double> mass(static_cast<size_t>(layer.heads * layer.group * layer.rows));
