@@ -301,12 +301,27 @@ void HeadCache::decode_page(const Side& side, int page, int first, int rows, flo
   }
 }
 
+void HeadCache::copy_rows(const Side& side, int first, int count, float* out) const {
+  for (int row = first; row < first + count;) {
+    const int page = row / page_rows_;
+    const int rows = std::min((page + 1) * page_rows_, first + count) - row;
+    decode_page(side, page, row % page_rows_, rows, out + static_cast<size_t>(row - first) * dim_);
+    row += rows;
+  }
+}
+
 ConstMat HeadCache::plain_copy(const Side& side, std::vector<float>& scratch) const {
   scratch.resize(static_cast<size_t>(rows()) * dim_);
-  for (int row = 0; row < rows(); row += page_rows_)
-    decode_page(side, row / page_rows_, 0, std::min(page_rows_, rows() - row),
-                scratch.data() + static_cast<size_t>(row) * dim_);
+  copy_rows(side, 0, rows(), scratch.data());
   return ConstMat::packed(scratch.data(), {rows(), dim_});
+}
+
+void HeadCache::copy_keys(int first, int count, float* out) const {
+  copy_rows(k_, first, count, out);
+}
+
+void HeadCache::copy_values(int first, int count, float* out) const {
+  copy_rows(v_, first, count, out);
 }
 
 ConstMat HeadCache::keys(std::vector<float>& scratch) const {

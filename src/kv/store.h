@@ -71,6 +71,9 @@ class HeadCache {
   // Plain copies of all rows, decoded where sealed. For reducers that look at vectors.
   ConstMat keys(std::vector<float>& scratch) const;
   ConstMat values(std::vector<float>& scratch) const;
+  // The same of rows [first, first + count), into [count, dim].
+  void copy_keys(int first, int count, float* out) const;
+  void copy_values(int first, int count, float* out) const;
 
   // Appends the rows that the plan keeps, and adds its pseudo rows to the head's. k and v are
   // [rows, dim], positions and scores [rows]; no scores means zeros.
@@ -141,6 +144,7 @@ class HeadCache {
   void code_page(const Side& side, const float* rows, std::byte* page) const;
   void decode_page(const Side& side, int page, int first, int rows, float* out) const;
   ConstMat plain_copy(const Side& side, std::vector<float>& scratch) const;
+  void copy_rows(const Side& side, int first, int count, float* out) const;
 
   int keep_rows(std::span<const int32_t> keep);
   int whole_page(std::span<const int32_t> keep, int page) const;

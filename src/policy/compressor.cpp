@@ -1,34 +1,19 @@
 #include "policy/compressor.h"
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 #include <utility>
 
 #include "base/error.h"
 #include "base/parallel.h"
 #include "policy/observer.h"
+#include "policy/timer.h"
 
 namespace pith {
 namespace {
 
 // Fewer rows than this are decided about faster by one thread than by waking others.
 constexpr int64_t kRowsWorthThreads = 1 << 15;
-
-class Timer {
- public:
-  explicit Timer(double& seconds) : seconds_(seconds) {}
-  Timer(const Timer&) = delete;
-  Timer& operator=(const Timer&) = delete;
-  ~Timer() {
-    const auto spent = std::chrono::steady_clock::now() - start_;
-    seconds_ += std::chrono::duration<double>(spent).count();
-  }
-
- private:
-  double& seconds_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 BudgetTable everything(const KvShape& shape) {
   const size_t heads = static_cast<size_t>(shape.layers) * static_cast<size_t>(shape.heads);
@@ -60,15 +45,17 @@ void check(const HeadPlan& plan, size_t rows, int budget) {
 // Fresh scores for the newest layer, the store's lanes for the ones below.
 class Compressor::Board final : public ScoreBoard {
  public:
-  Board(const Compressor& owner, const LayerTap& tap, ConstMat fresh)
-      : owner_(owner), tap_(tap), fresh_(fresh), protect_(owner.protect_now()) {}
+  // `fresh`: scores of the rows of the newest layer that it does not hide; none if its lanes have
+  // them.
+  Board(const Compressor& owner, int layer, ConstMat fresh)
+      : owner_(owner), layer_(layer), fresh_(fresh), protect_(owner.protect_now()) {}
 
-  const KvShape& shape() const override { return tap_.shape; }
+  const KvShape& shape() const override { return owner_.store_.shape(); }
   int prompt_tokens() const override {
     const int64_t before = owner_.continuing() ? owner_.prompt_tokens_ : 0;
-    return static_cast<int>(std::min<int64_t>(before + tap_.prompt_tokens, INT32_MAX));
+    return static_cast<int>(std::min<int64_t>(before + owner_.prompt_.tokens, INT32_MAX));
   }
-  int newest_layer() const override { return tap_.layer; }
+  int newest_layer() const override { return layer_; }
   int protected_rows() const override { return protect_.rows(); }
   int earlier_rows(int layer, int head) const override {
     return owner_.continuing() ? 0 : owner_.prompt_.earlier[index(layer, head)];
@@ -76,9 +63,8 @@ class Compressor::Board final : public ScoreBoard {
 
   std::span<const float> contested(int layer, int head) const override {
     std::span<const float> rows;
-    if (layer == tap_.layer) {
-      rows = fresh_.row(head).subspan(
-          static_cast<size_t>(owner_.hidden_rows(layer, tap_.rows.positions)));
+    if (layer == layer_ && fresh_.data) {
+      rows = fresh_.row(head);
     } else {
       rows = std::as_const(owner_.store_)
                  .at(layer, head)
@@ -90,13 +76,24 @@ class Compressor::Board final : public ScoreBoard {
     return rows.subspan(static_cast<size_t>(protect_.sink), rows.size() - kept);
   }
 
+  // Heads that differ in length each end in a page of their own, which bytes have to pay for.
+  int even_rows(int layer, int head) const override {
+    const Policy& policy = owner_.policy_;
+    const Amount& amount = policy.amount;
+    if (!amount || amount.share >= 1) return BudgetTable::kAll;
+    const int wanted = amount.bytes > 0 ? policy.session_rows - (policy.store.page_rows - 1) -
+                                              earlier_rows(layer, head)
+                                        : amount.of(prompt_tokens());
+    return std::max(wanted, protected_rows());
+  }
+
  private:
   size_t index(int layer, int head) const {
-    return static_cast<size_t>(layer) * tap_.shape.heads + head;
+    return static_cast<size_t>(layer) * owner_.store_.shape().heads + head;
   }
 
   const Compressor& owner_;
-  const LayerTap& tap_;
+  int layer_;
   ConstMat fresh_;
   Protect protect_;
 };
@@ -147,13 +144,21 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
   const int64_t rows = static_cast<int64_t>(given.rows.positions.size());
   PITH_CHECK(rows > 0, "a layer of a prompt has rows");
   remember(given);
+  if (given.layer == 0) prompt_.first_position = given.rows.positions[0];
   LayerTap tap = given;
   tap.earlier = &store_;
 
   std::vector<float> fresh(static_cast<size_t>(tap.shape.heads * rows));
   const Mat scores = Mat::packed(fresh.data(), {tap.shape.heads, rows});
   policy_.scorer->score_prompt(tap, scores);
-  policy_.budget->assign(Board(*this, tap, scores), prompt_.table);
+  if (policy_.probe) {
+    write_layer(tap, scores);
+    if (tap.observer) tap.observer->layer_ended(tap, scores, prompt_.table);
+    return {};
+  }
+  const int64_t hidden = hidden_rows(tap.layer, tap.rows.positions);
+  const ConstMat visible = {scores.data + hidden, {scores.dim[0], rows - hidden}, scores.stride};
+  policy_.budget->assign(Board(*this, tap.layer, visible), prompt_.table);
   write_layer(tap, scores);
   if (tap.observer) tap.observer->layer_ended(tap, scores, prompt_.table);
   prompt_.stats.layers_revised += revise_earlier(tap.layer);
@@ -172,6 +177,13 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
   if (tap.observer) tap.observer->routed(tap.layer, next);
   if (next.restart) restart();
   return next;
+}
+
+// All layers are complete and scored: what the layers of an ordinary prompt decide one by one.
+void Compressor::share_after_probe() {
+  for (int l = 0; l < store_.shape().layers; ++l)
+    policy_.budget->assign(Board(*this, l, {}), prompt_.table);
+  revise_earlier(store_.shape().layers);
 }
 
 void Compressor::restart() {
@@ -327,6 +339,7 @@ void Compressor::end_prompt(PromptObserver* observer) {
   {
     const Timer timer(prompt_.stats.prompt_seconds);
     const KvShape& shape = store_.shape();
+    if (policy_.probe) share_after_probe();
     std::vector<HeadTask> tasks;
     for (int l = 0; l < shape.layers; ++l)
       for (int h = 0; h < shape.heads; ++h)

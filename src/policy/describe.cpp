@@ -58,6 +58,8 @@ MethodHelp describe(const Method& method) {
   if (policy.reducer) help.roles.emplace_back("reducer");
   if (policy.router) help.roles.emplace_back("router");
   if (policy.reader) help.roles.emplace_back("reader");
+  if (policy.tile_reader) help.roles.emplace_back("tile reader");
+  if (policy.probe) help.roles.emplace_back("probe");
   if (store.k != plain.k || store.v != plain.v || store.basis) help.roles.emplace_back("store");
   return help;
 }
@@ -80,7 +82,8 @@ std::string methods_markdown() {
       "    name:key=value,key=value + name:key=value\n\n"
       "Each method fills one or more roles; what it leaves open is filled by the house: the last "
       "queries of the prompt vote (as in `snapkv`), every head has the same budget, the best rows "
-      "are kept, every row travels on, every page is read. Two methods that fill the same role are "
+      "are kept, every row travels on, every page is read, a prompt reads every row and is read "
+      "once. Two methods that fill the same role are "
       "refused.\n\n"
       "| method | roles | source | what it does |\n|---|---|---|---|\n";
   for (const Method& m : methods())

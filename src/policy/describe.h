@@ -11,7 +11,7 @@ namespace pith {
 
 struct MethodHelp {
   const Method* method = nullptr;
-  std::vector<std::string> roles;  // "scorer", "budget", "reducer", "router", "reader", "store"
+  std::vector<std::string> roles;  // "scorer", "budget", "router", "tile reader", ...
   std::vector<OptionDoc> options;  // in the order of reading; own defaults of common ones too
 };
 

@@ -98,7 +98,7 @@ std::vector<MethodText> parse_spec(std::string_view spec) {
 
 // Which method filled a role, to name it when another one does too.
 struct Owners {
-  std::string scorer, budget, reducer, router, reader;
+  std::string scorer, budget, reducer, router, reader, tile_reader, probe;
 };
 
 template <class Role>
@@ -118,6 +118,8 @@ void build(const Method& method, Options& options, const KvShape& shape, Policy&
   auto reducer = std::move(policy.reducer);
   auto router = std::move(policy.router);
   auto reader = std::move(policy.reader);
+  auto tile_reader = std::move(policy.tile_reader);
+  auto probe = std::move(policy.probe);
   method.build(options, shape, policy);
   options.finish();
   const std::string name(method.name);
@@ -126,6 +128,8 @@ void build(const Method& method, Options& options, const KvShape& shape, Policy&
   merge(policy.reducer, std::move(reducer), owners.reducer, name, "reducer");
   merge(policy.router, std::move(router), owners.router, name, "router");
   merge(policy.reader, std::move(reader), owners.reader, name, "reader");
+  merge(policy.tile_reader, std::move(tile_reader), owners.tile_reader, name, "tile reader");
+  merge(policy.probe, std::move(probe), owners.probe, name, "probe");
 }
 
 void unite(Demand& into, const Demand& other) {
@@ -138,20 +142,14 @@ void unite(Demand& into, const Demand& other) {
   into.hidden |= other.hidden;
 }
 
-// The even budget of a spec that names an amount.
-std::unique_ptr<const Budget> amount_budget(const Options& options, const Policy& policy,
-                                            const KvShape& shape) {
+// The rows that always stay fit into the amount.
+void check_amount(const Options& options, const Policy& policy) {
   const Amount& amount = policy.amount;
   const int least = policy.protect.rows();
   const std::string kept = std::to_string(least) + " rows (sink + recent always stay)";
   if (amount.rows > 0 && amount.rows < least) options.refuse("budget", "at least " + kept);
-  int session_rows = 0;
-  if (amount.bytes > 0) {
-    session_rows = rows_for_bytes(amount.bytes, shape, policy.store);
-    if (session_rows < least)
-      options.refuse("budget", "more than " + amount.text() + ", enough for " + kept);
-  }
-  return even_budget(amount, session_rows);
+  if (amount.bytes > 0 && policy.session_rows < least)
+    options.refuse("budget", "more than " + amount.text() + ", enough for " + kept);
 }
 
 // Fills the roles that no method brought.
@@ -160,9 +158,16 @@ void complete(const Options& first, Policy& policy, const Owners& owners, const 
   if (!policy.budget && !policy.amount && !chooser.empty()) refuse(chooser + ": needs budget=...");
   const bool scores_matter = policy.budget || policy.router || policy.reducer ||
                              (policy.amount && policy.amount.share < 1);
+  if (policy.probe && policy.router)
+    refuse("'" + owners.probe + "' reads the prompt again and scores every row of it; '" +
+           owners.router + "' lets rows go on the way");
+  if (policy.amount.bytes > 0)
+    policy.session_rows = rows_for_bytes(policy.amount.bytes, shape, policy.store);
+  check_amount(first, policy);
   if (!policy.scorer) policy.scorer = scores_matter ? window_vote(policy.vote) : newest_first();
   if (!policy.budget)
-    policy.budget = policy.amount ? amount_budget(first, policy, shape) : keep_everything();
+    policy.budget =
+        policy.amount ? even_budget(policy.amount, policy.session_rows) : keep_everything();
   if (!policy.reducer) policy.reducer = keep_best();
 }
 
@@ -187,6 +192,7 @@ const Method* find_method(std::string_view name) {
 Demand Policy::demand() const {
   Demand demand = scorer->demand();
   if (router) unite(demand, router->demand());
+  demand.layer_queries = tile_reader && tile_reader->looks();
   demand.decode_probs &= reduce_every > 0;
   return demand;
 }

@@ -1,7 +1,11 @@
-// The five roles of a compression method. A method fills one or more of them and leaves
+// The roles of a compression method. A method fills one or more of them and leaves
 // the rest to the defaults; the Compressor calls them, in this order:
 //
+//   prompt, before attention:   TileReader, once per layer
 //   prompt, after each layer:   Scorer -> Budget -> Reducer -> Router
+//   with a Probe, instead:      Scorer in each layer; after the last one Probe in each layer of
+//   each
+//                               of its rounds, then Budget -> Reducer for all layers
 //   every generated token:      Reader (before attention), Scorer (after it)
 //   every `reduce_every` tokens: Reducer
 //
@@ -13,6 +17,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -28,6 +33,7 @@ struct Demand {
   Mass prompt_mass = Mass::none;  // attention each row received from all prompt queries
   bool decode_probs = false;      // attention row of every generated token
   bool hidden = false;            // LayerTap::hidden of the last layer too, for all rows
+  bool layer_queries = false;     // for a TileReader: queries of all rows before any attention
 };
 
 class PromptObserver;
@@ -47,6 +53,7 @@ struct LayerTap {
   std::span<const uint8_t> adapted;    // [rows] 1 where the adapter is on; empty: nowhere
   const KvStore* earlier = nullptr;    // rows of earlier turns; the Compressor fills it in
   PromptObserver* observer = nullptr;  // looks on; or null
+  WeightMatrix wo = {};                // the output projection, [width, query_heads * dim]
 };
 
 // One layer of one decode step.
@@ -93,6 +100,9 @@ class ScoreBoard {
   virtual int earlier_rows(int layer, int head) const = 0;  // of earlier turns; 0 if they compete
   // Scores of the rows that are not protected, the ones a budget is about.
   virtual std::span<const float> contested(int layer, int head) const = 0;
+  // What an even share of the spec's amount gives each head, whether it is rows, a share of the
+  // prompt or bytes: what a Budget redistributes. BudgetTable::kAll if everything may stay.
+  virtual int even_rows(int layer, int head) const = 0;
 };
 
 // How is the total shared among layers and heads?
@@ -147,6 +157,74 @@ class Router {
   // The last row always does, named or not. Not called after the last layer.
   virtual void route(const LayerTap& tap, ConstMat scores, Protect protect,
                      StreamPlan& plan) const = 0;
+};
+
+// One layer of a prompt before its attention.
+struct TileTap {
+  Backend& ops;
+  const KvShape& shape;
+  const AttentionRule& rule;
+  int layer = 0;
+  ConstCube q;                         // [rows, query_heads, dim], after RoPE; if the reader looks
+  ConstCube k;                         // [heads, rows, dim], likewise
+  std::span<const int32_t> positions;  // [rows]
+};
+
+// Which rows of its layer does a prompt read? What is not read is not computed; it is stored and
+// scored like any row. The key/value head is the unit: a plan serves all queries of a group.
+class TileReader {
+ public:
+  virtual ~TileReader() = default;
+  virtual bool reads_all(int /*layer*/) const { return false; }
+  // Whether the plan depends on queries and keys. If so, the queries of a whole layer are held.
+  virtual bool looks() const { return true; }
+  // plan: of the layer's rows and heads, empty; reading every row stays an answer (plan.clear()).
+  virtual void choose(const TileTap& tap, ReadPlan& plan) const = 0;
+};
+
+// Part of what a probe feeds: text, tokens [first, last) of the prompt, or what stands between a
+// user's turn and its answer in the model's chat format (a line break if it has none).
+struct ProbePiece {
+  enum class Kind { text, prompt, answer_begins };
+  Kind kind = Kind::text;
+  std::string text = {};
+  int first = 0, last = 0;
+};
+
+// One further pass over the cache of a prompt. Its tokens take the positions behind the prompt, see
+// all of the cache, and leave nothing in it.
+struct ProbeRun {
+  std::vector<ProbePiece> pieces;
+  int first = 0, last = 0;  // tokens of the prompt whose rows are scored
+  int sinks = 0;            // first rows of the session that stand beside them in ProbeTap::k
+};
+
+// One layer of a pass. Stored rows are those of the cache: the sinks before the scored rows, then
+// the scored ones. In layers with a sliding window some of either may be gone.
+struct ProbeTap {
+  Backend& ops;
+  const KvShape& shape;
+  const AttentionRule& rule;
+  int layer = 0;
+  int sinks = 0, scored = 0, rows = 0;
+  ConstCube q;                         // [rows, query_heads, dim] of the pass, after RoPE
+  ConstCube k;                         // [heads, sinks + scored + rows, dim]
+  std::span<const int32_t> positions;  // [sinks + scored + rows]
+  ConstCube v;                         // [heads, scored, dim], if the probe wants values
+  std::span<const float> stream_norm;  // [rows] of the residual stream that enters the layer
+  WeightMatrix wo;                     // the output projection, [width, query_heads * dim]
+};
+
+// What do questions about a prompt attend to that nobody has asked yet? Runs tokens of its own over
+// the finished prompt, whose plain cache is held meanwhile, and scores its rows by them. The Scorer
+// still gives every row a score first, which the probe's passes replace by larger ones.
+class Probe {
+ public:
+  virtual ~Probe() = default;
+  virtual int rounds(int prompt_tokens) const = 0;
+  virtual ProbeRun run(int prompt_tokens, int round) const = 0;
+  virtual bool wants_values() const { return false; }
+  virtual void score(const ProbeTap& tap, Mat scores) const = 0;  // [heads, scored]
 };
 
 // Which sealed pages does this query read? A page is summarised once, when it is sealed;

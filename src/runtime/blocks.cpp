@@ -23,8 +23,8 @@ ConstMat flat(ConstCube x) {
 
 }  // namespace
 
-Forward::Forward(const Model& model, Backend& ops, int tile_rows)
-    : model_(model), ops_(ops), tile_rows_(tile_rows) {
+Forward::Forward(const Model& model, Backend& ops, int tile_rows, const Tokenizer* tokenizer)
+    : model_(model), ops_(ops), tile_rows_(tile_rows), tokenizer_(tokenizer) {
   PITH_CHECK(tile_rows > 0, "a tile has rows");
   const ModelConfig& c = model.config();
   const int64_t rows = tile_rows, width = c.shape.width,

@@ -35,9 +35,9 @@ struct Engine::State {
         options(wanted),
         backend(make_cpu_backend(options.threads, options.matmul)),
         pool(options.cache_bytes > 0 ? options.cache_bytes : default_cache_bytes()),
-        forward(*model, *backend, options.tile_rows) {
-    if (model->file().has("tokenizer.ggml.model")) tokenizer = Tokenizer::load(model->file());
-  }
+        tokenizer(model->file().has("tokenizer.ggml.model") ? Tokenizer::load(model->file())
+                                                            : nullptr),
+        forward(*model, *backend, options.tile_rows, tokenizer.get()) {}
 
   void feed(Session& session, std::span<const int32_t> tokens) const {
     const int vocab = model->config().vocab;
@@ -58,9 +58,9 @@ struct Engine::State {
 
   std::shared_ptr<const Model> model;
   EngineOptions options;
-  std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Backend> backend;
   PagePool pool;
+  std::unique_ptr<Tokenizer> tokenizer;
   Forward forward;
 };
 
@@ -137,23 +137,23 @@ void Engine::run_prompt(Session& session, Monitor& monitor) {
     for (;;) {
       monitor.check();
       const Progress progress = state_->forward.prefill_tile(session);
-      if (progress == Progress::starved) {
-        const Demand demand = session.demand();
-        const size_t needed = session.stream.memory
-                                  ? session.store->bytes_for_layer(session.stream.rows())
-                                  : state_->forward.prompt_bytes(session.stream.rows(), demand);
-        state_->starved(session, needed);
-      }
+      if (progress == Progress::starved)
+        state_->starved(session, state_->forward.bytes_needed(session));
       if (progress == Progress::done) break;
-      const double part = static_cast<double>(session.prefill->row) / session.stream.rows();
-      monitor.progress("prefill", static_cast<int64_t>((session.prefill->layer + part) * tokens),
-                       total);
+      const PrefillCursor& at = *session.prefill;
+      if (at.round >= 0) {
+        const int64_t rounds = session.policy->probe->rounds(tokens);
+        monitor.progress("probe", at.round * layers + at.layer, rounds * layers);
+        continue;
+      }
+      const double part = static_cast<double>(at.row) / session.stream.rows();
+      monitor.progress("prefill", static_cast<int64_t>((at.layer + part) * tokens), total);
     }
   } catch (...) {
     session.abandon();
     throw;
   }
-  monitor.progress("prefill", total, total);
+  monitor.progress(session.policy->probe ? "probe" : "prefill", total, total);
 }
 
 void Engine::decode(std::span<Session* const> sessions, std::span<const int32_t> tokens) {

@@ -35,6 +35,7 @@ size_t Forward::prompt_bytes(int rows, const Demand& demand) const {
   floats += size_t{2} * s.heads * rows * s.dim;
   floats += static_cast<size_t>(std::min(rows, demand.window_queries)) * s.query_heads * s.dim;
   if (demand.prompt_mass != Mass::none) floats += static_cast<size_t>(s.heads) * rows;
+  if (demand.layer_queries) floats += static_cast<size_t>(rows) * s.query_heads * s.dim;
   return floats * sizeof(float);
 }
 
@@ -59,8 +60,17 @@ bool Forward::begin_prompt(Session& session) {
       Cube::packed(at, {std::min<int64_t>(rows, demand.window_queries), s.query_heads, s.dim});
   at += floats_of(stream.window_q);
   stream.prompt_mass = Mat::packed(at, {demand.prompt_mass == Mass::none ? 0 : s.heads, rows});
+  at += stream.prompt_mass.dim[0] * rows;
+  stream.layer_q =
+      Cube::packed(at, {demand.layer_queries ? rows : 0, s.query_heads, int64_t{s.dim}});
   session.compressor.begin_prompt(stream.rows());
+  session.prefill->begun = true;
   return true;
+}
+
+bool Forward::looks_ahead(const Session& session) const {
+  return session.stream.layer_q.dim[0] > 0 && !session.stream.made_up &&
+         !session.policy->tile_reader->reads_all(session.prefill->layer);
 }
 
 int Forward::first_needed_row(const Session& session) const {
@@ -73,63 +83,96 @@ int Forward::first_needed_row(const Session& session) const {
   return std::max(0, stream.rows() - std::max(1, demand.window_queries));
 }
 
-// Attention and feed-forward of rows [first, first + rows) of the stream's layer.
-void Forward::run_tile(Session& session, int first, int rows) {
+// Rows [first, first + rows) of the stream's layer, up to what attention needs. Leaves the normed
+// rows in the scratch.
+void Forward::project_tile(Session& session, int first, int rows, bool queries) {
   TokenStream& stream = session.stream;
   const ModelConfig& config = model_.config();
   const int layer = session.prefill->layer;
   const LayerWeights& w = model_.weights().layers[layer];
-  const std::span<const int32_t> positions = stream.positions;
+  const std::span<const int32_t> positions = std::span(stream.positions).subspan(first, rows);
   const KvShape& s = config.shape;
 
-  Mat x = rows_of(stream.hidden, first, rows);
+  const Mat x = rows_of(stream.hidden, first, rows);
   if (layer == 0)
     ops_.embed(model_.weights().embedding, std::span(stream.tokens).subspan(first, rows),
                config.embedding_scale, x);
-
   const Mat normed = rows_of(a_.normed, 0, rows);
   norm(x, w.attn_norm, w.attn_norm_bias, normed);
   const Cube k = heads(a_.k, rows, s.heads), v = heads(a_.v, rows, s.heads);
-  project_kv(layer, normed, positions.subspan(first, rows), k, v);
+  project_kv(layer, normed, positions, k, v);
   place_rows(k, first, stream.layer_k, ops_.threads());
   place_rows(v, first, stream.layer_v, ops_.threads());
+  if (!queries) return;
+  Cube q = stream.layer_q;
+  q.data += first * q.stride[0];
+  q.dim[0] = rows;
+  project_q(layer, normed, positions, q);
+}
+
+// Attention of queries from row `first` on over the rows of the stream's layer and the cache.
+void Forward::attend_tile(Session& session, ConstCube q, int first, Cube out) {
+  TokenStream& stream = session.stream;
+  const int layer = session.prefill->layer;
+  const KvShape& s = model_.config().shape;
+  std::vector<PagedHead> earlier;  // of earlier turns; of the prompt too while it is probed
+  for (int h = 0; h < s.heads; ++h)
+    if (session.store->at(layer, h).rows() > 0) {
+      earlier.resize(s.heads);
+      earlier[h] = session.store->at(layer, h).paged({});
+    }
+  const Mass mass = stream.prompt_mass.dim[0] > 0 ? session.demand().prompt_mass : Mass::none;
+  DenseAttention job{.q = q,
+                     .k = stream.layer_k,
+                     .v = stream.layer_v,
+                     .cached = earlier,
+                     .first_row = first,
+                     .positions = stream.positions,
+                     .rule = model_.config().rules[layer],
+                     .out = out,
+                     .mass = mass,
+                     .column_mass = stream.prompt_mass,
+                     .reads = stream.reads.reads_all() ? nullptr : &stream.reads};
+  // A probe's passes are nobody's prompt.
+  PromptObserver* const observer = session.prefill->round < 0 ? session.observer : nullptr;
+  std::vector<float> lse;
+  if (observer && observer->wants_tensors(layer)) {
+    lse.resize(static_cast<size_t>(q.dim[0] * q.dim[1]));
+    job.lse = Mat::packed(lse.data(), {q.dim[0], q.dim[1]});
+  }
+  ops_.attend(job);
+  if (observer) observer->attended(layer, job);
+}
+
+// Attention and feed-forward of rows [first, first + rows) of the stream's layer.
+void Forward::run_tile(Session& session, int first, int rows) {
+  TokenStream& stream = session.stream;
+  const int layer = session.prefill->layer;
+  const KvShape& s = model_.config().shape;
+  const bool projected = session.prefill->looked;
+  if (!projected) project_tile(session, first, rows, false);
 
   const int skip = std::min(rows, std::max(0, first_needed_row(session) - first));
   if (skip == rows) return;
   const int from = first + skip, count = rows - skip;
-  const Cube q = heads(a_.q, count, s.query_heads);
-  project_q(layer, rows_of(normed, skip, count), positions.subspan(from, count), q);
+  Cube q = heads(a_.q, count, s.query_heads);
+  if (projected) {
+    q = stream.layer_q;
+    q.data += from * q.stride[0];
+    q.dim[0] = count;
+  } else {
+    project_q(layer, rows_of(a_.normed, skip, count),
+              std::span(stream.positions).subspan(from, count), q);
+  }
 
   const int64_t window_start = stream.rows() - stream.window_q.dim[0];
   for (int64_t r = std::max<int64_t>(from, window_start); r < from + count; ++r)
     std::memcpy(stream.window_q[r - window_start].data, q[r - from].data,
                 static_cast<size_t>(s.query_heads) * s.dim * sizeof(float));
 
-  std::vector<PagedHead> earlier;  // of earlier turns
-  for (int h = 0; h < s.heads; ++h)
-    if (session.store->at(layer, h).rows() > 0) {
-      earlier.resize(s.heads);
-      earlier[h] = session.store->at(layer, h).paged({});
-    }
   const Cube attended = heads(a_.attended, count, s.query_heads);
-  std::vector<float> lse;
-  DenseAttention job{.q = q,
-                     .k = stream.layer_k,
-                     .v = stream.layer_v,
-                     .cached = earlier,
-                     .first_row = from,
-                     .positions = positions,
-                     .rule = config.rules[layer],
-                     .out = attended,
-                     .mass = session.demand().prompt_mass,
-                     .column_mass = stream.prompt_mass};
-  if (session.observer && session.observer->wants_tensors(layer)) {
-    lse.resize(static_cast<size_t>(count) * s.query_heads);
-    job.lse = Mat::packed(lse.data(), {count, s.query_heads});
-  }
-  ops_.attend(job);
-  if (session.observer) session.observer->attended(layer, job);
-  x = rows_of(stream.hidden, from, count);
+  attend_tile(session, q, from, attended);
+  const Mat x = rows_of(stream.hidden, from, count);
   attention_out(layer, attended, x);
   feed_forward(layer, x);
 }
@@ -165,16 +208,36 @@ void Forward::make_up_tile(Session& session, int first, int rows) {
       fill(stream.window_q[r - window_start].row(h), static_cast<uint64_t>(h) * 4, r);
 }
 
+size_t Forward::bytes_needed(const Session& session) const {
+  const TokenStream& stream = session.stream;
+  if (stream.memory) return session.store->bytes_for_layer(stream.rows());
+  if (session.prefill->round < 0) return prompt_bytes(stream.rows(), session.demand());
+  return round_bytes(session, stream.run,
+                     static_cast<int64_t>(round_tokens(session, stream.run).size()));
+}
+
 Progress Forward::prefill_tile(Session& session) {
   TokenStream& stream = session.stream;
   PITH_CHECK(session.prefill.has_value(), "a prompt was fed");
   PrefillCursor& at = *session.prefill;
+  if (at.round >= 0) return probe_tile(session);
   if (!stream.memory && !begin_prompt(session)) return Progress::starved;
 
   const int rows = std::min(tile_rows_, stream.rows() - at.row);
   const bool last_tile = at.row + rows == stream.rows();
   if (last_tile && session.store->bytes_for_layer(stream.rows()) > session.pool.free_bytes())
     return Progress::starved;
+  if (looks_ahead(session) && !at.looked) {
+    project_tile(session, at.row, rows, true);
+    at.row += rows;
+    if (last_tile) {
+      plan_reads(session);
+      at.looked = true;
+      at.row = 0;
+    }
+    return Progress::more;
+  }
+  if (at.row == 0 && !at.looked && !stream.made_up) plan_reads(session);
   if (at.row == 0 && stream.prompt_mass.dim[0] > 0)
     std::fill_n(stream.prompt_mass.data, stream.prompt_mass.dim[0] * stream.prompt_mass.stride[0],
                 0.0f);
@@ -184,6 +247,21 @@ Progress Forward::prefill_tile(Session& session) {
     run_tile(session, at.row, rows);
   at.row += rows;
   return last_tile ? finish_layer(session) : Progress::more;
+}
+
+void Forward::plan_reads(Session& session) {
+  TokenStream& stream = session.stream;
+  stream.reads.clear();
+  if (!session.policy->tile_reader) return;
+  const int layer = session.prefill->layer;
+  session.compressor.plan_reads({.ops = ops_,
+                                 .shape = model_.config().shape,
+                                 .rule = model_.config().rules[layer],
+                                 .layer = layer,
+                                 .q = stream.layer_q,
+                                 .k = stream.layer_k,
+                                 .positions = stream.positions},
+                                stream.reads);
 }
 
 // The layer is complete: score, share, reduce into the store, route.
@@ -204,9 +282,11 @@ Progress Forward::finish_layer(Session& session) {
                                     .prompt_mass = stream.prompt_mass,
                                     .adapted = stream.adapted,
                                     .earlier = nullptr,
-                                    .observer = session.observer});
+                                    .observer = session.observer,
+                                    .wo = model_.weights().layers[at.layer].wo});
   ++at.layer;
   at.row = 0;
+  at.looked = false;
   if (plan.restart) {
     session.store->rewind();
     at.layer = 0;
@@ -214,9 +294,19 @@ Progress Forward::finish_layer(Session& session) {
   reroute(session, plan);
   if (at.layer < config.shape.layers) return Progress::more;
 
+  finish_logits(session);
+  if (session.policy->probe) return next_round(session);
   session.compressor.end_prompt(session.observer);
-  session.logits.resize(config.vocab);
-  const Mat logits = Mat::packed(session.logits.data(), {1, config.vocab});
+  session.prefill.reset();
+  session.release_stream();
+  return Progress::done;
+}
+
+void Forward::finish_logits(Session& session) {
+  TokenStream& stream = session.stream;
+  const int vocab = model_.config().vocab;
+  session.logits.resize(vocab);
+  const Mat logits = Mat::packed(session.logits.data(), {1, vocab});
   if (stream.each_logits) {
     for (int first = 0; first < stream.rows(); first += kLogitRows) {
       const int rows = std::min(kLogitRows, stream.rows() - first);
@@ -226,9 +316,6 @@ Progress Forward::finish_layer(Session& session) {
     }
   }
   unembed(rows_of(stream.hidden, stream.rows() - 1, 1), logits);
-  session.prefill.reset();
-  session.release_stream();
-  return Progress::done;
 }
 
 // Carries out what the router decided: the named rows move together, positions with them.
@@ -259,6 +346,7 @@ void Forward::reroute(Session& session, const StreamPlan& plan) {
   stream.layer_v = Cube::packed(stream.layer_v.data, {s.heads, rows, s.dim});
   stream.window_q.dim[0] = std::min(stream.window_q.dim[0], rows);
   stream.prompt_mass = Mat::packed(stream.prompt_mass.data, {stream.prompt_mass.dim[0], rows});
+  stream.layer_q.dim[0] = std::min(stream.layer_q.dim[0], rows);
 }
 
 }  // namespace pith

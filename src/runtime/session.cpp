@@ -52,7 +52,7 @@ Demand Session::demand() const {
 
 void Session::abandon() {
   if (!prefill) return;
-  if (stream.memory) store->rewind();
+  if (prefill->begun) store->rewind();
   tokens.resize(tokens.size() - static_cast<size_t>(stream.prompt_tokens));
   prefill.reset();
   release_stream();

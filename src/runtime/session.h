@@ -24,6 +24,8 @@ struct TokenStream {
   Mat hidden;                      // [rows, width]
   Cube layer_k, layer_v;           // [heads, rows, dim], keys after RoPE
   Cube window_q;                   // [window, query_heads, dim], the last queries of the layer
+  Cube layer_q;                    // [rows, query_heads, dim], if a role looks at all of them
+  ReadPlan reads;                  // of the layer, if a TileReader made one
   Mat prompt_mass;                 // [heads, rows], if a role wants it
   std::unique_ptr<Buffer> memory;  // behind all of these; freed when the prompt is done
   size_t charged_bytes = 0;        // of it, in the pool
@@ -31,6 +33,11 @@ struct TokenStream {
   std::function<void(int row, std::span<const float> logits)> each_logits;
   bool made_up =
       false;  // benchmarks: random keys, values and queries take the place of computed ones
+  // Of a probe's pass: room for the stored rows it looks at, in front of layer_k, and for scores.
+  ProbeRun run;
+  Cube probe_k, probe_v;           // [heads, stored + rows, dim], [heads, scored, dim]
+  Mat probe_scores;                // [heads, scored]
+  std::vector<float> stream_norm;  // [rows] of the stream that entered the layer
   int rows() const { return static_cast<int>(positions.size()); }
 };
 
@@ -39,6 +46,9 @@ struct TokenStream {
 struct PrefillCursor {
   int layer = 0;
   int row = 0;
+  bool looked = false;  // at the layer's queries and keys, by a TileReader
+  int round = -1;       // of the probe; -1: the prompt itself
+  bool begun = false;   // something may be in the store
 };
 
 struct Session {

@@ -129,8 +129,18 @@ bool ToyPrompt::run_layer() {
   std::vector<float> mass(demand.prompt_mass == Mass::none ? 0 : shape_.heads * rows);
   const Mat prompt_mass =
       Mat::packed(mass.data(), {mass.empty() ? 0 : shape_.heads, mass.empty() ? 0 : rows});
-  if (!mass.empty()) {
+  if (!mass.empty() || policy_->tile_reader) {
     std::vector<float> out(q_data_.size());
+    const AttentionRule dense = rule_of(shape_, layer_);
+    ReadPlan reads;
+    compressor_->plan_reads({.ops = *ops_,
+                             .shape = shape_,
+                             .rule = dense,
+                             .layer = layer_,
+                             .q = q_,
+                             .k = k_,
+                             .positions = positions_},
+                            reads);
     ops_->attend(DenseAttention{.q = q_,
                                 .k = k_,
                                 .v = v_,
@@ -140,7 +150,8 @@ bool ToyPrompt::run_layer() {
                                 .rule = rule_of(shape_, layer_),
                                 .out = Cube::packed(out.data(), q_.dim),
                                 .mass = demand.prompt_mass,
-                                .column_mass = prompt_mass});
+                                .column_mass = prompt_mass,
+                                .reads = reads.reads_all() ? nullptr : &reads});
   }
   const Rope turned = rope();
   const AttentionRule rule = rule_of(shape_, layer_);
@@ -155,7 +166,8 @@ bool ToyPrompt::run_layer() {
                               .window_q = window_q,
                               .rows = {k_, v_, positions_},
                               .prompt_mass = prompt_mass,
-                              .adapted = {}});
+                              .adapted = {},
+                              .wo = output_projection()});
   layer_ = plan.restart ? 0 : layer_ + 1;
   if (!plan.rows.empty()) {
     std::vector<int32_t> stream, positions;
@@ -167,9 +179,64 @@ bool ToyPrompt::run_layer() {
     positions_ = std::move(positions);
   }
   if (layer_ < shape_.layers) return true;
+  if (policy_->probe)
+    for (int round = 0; round < policy_->probe->rounds(prompt_tokens_); ++round) run_probe(round);
   compressor_->end_prompt();
   tokens_ += prompt_tokens_;
   return false;
+}
+
+// Tokens of the prompt come again with their rows, at later positions; text is three new tokens.
+void ToyPrompt::run_probe(int round) {
+  const ProbeRun run = policy_->probe->run(prompt_tokens_, round);
+  std::vector<int32_t> tokens;
+  for (const ProbePiece& piece : run.pieces) {
+    if (piece.kind == ProbePiece::Kind::prompt)
+      for (int t = piece.first; t < piece.last; ++t) tokens.push_back(tokens_ + t);
+    else
+      for (int t = 0; t < 3; ++t) tokens.push_back((1 << 20) + t);
+  }
+  std::vector<int32_t> positions(tokens.size());
+  std::iota(positions.begin(), positions.end(),
+            compressor_->query_position(tokens_ + prompt_tokens_));
+  const int64_t rows = static_cast<int64_t>(tokens.size()), dim = shape_.dim, heads = shape_.heads,
+                stored = Compressor::stored_rows(run), scored = run.last - run.first;
+  std::vector<float> k(static_cast<size_t>(heads * (stored + rows) * dim)),
+      v(static_cast<size_t>(heads * scored * dim)), scores(static_cast<size_t>(heads * scored)),
+      norms(tokens.size(), 2.0f);
+  for (int l = 0; l < shape_.layers; ++l) {
+    make_rows(l, tokens, positions);
+    if (plant) plant(l, q_, k_, v_);
+    const Cube room = Cube::packed(k.data(), {heads, stored + rows, dim});
+    for (int64_t h = 0; h < heads; ++h)
+      std::copy_n(k_[h].data, rows * dim, room[h].row(stored).data());
+    const AttentionRule rule = rule_of(shape_, l);
+    compressor_->probe_layer({.ops = *ops_,
+                              .shape = shape_,
+                              .rule = rule,
+                              .layer = l,
+                              .run = run,
+                              .q = q_,
+                              .k = room,
+                              .v = policy_->probe->wants_values()
+                                       ? Cube::packed(v.data(), {heads, scored, dim})
+                                       : Cube{},
+                              .scores = Mat::packed(scores.data(), {heads, scored}),
+                              .positions = positions,
+                              .stream_norm = norms,
+                              .wo = output_projection()});
+  }
+}
+
+// [width, query_heads * dim], random.
+WeightMatrix ToyPrompt::output_projection() const {
+  const int64_t cols = int64_t{shape_.query_heads} * shape_.dim;
+  if (wo_.empty()) {
+    wo_.resize(static_cast<size_t>(shape_.width * cols));
+    Random random(seed_ * 1000 + 999);
+    for (float& x : wo_) x = random.normal();
+  }
+  return {DType::f32, reinterpret_cast<const std::byte*>(wo_.data()), shape_.width, cols};
 }
 
 void ToyPrompt::decode(int tokens) {

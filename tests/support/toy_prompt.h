@@ -34,7 +34,7 @@ class ToyPrompt {
   ~ToyPrompt();
 
   // Called for every layer before it is compressed; may plant keys, values or queries, all after
-  // rotation: q [rows, query_heads, dim], k and v [heads, rows, dim].
+  // rotation: q [rows, query_heads, dim], k and v [heads, rows, dim]. For passes of a probe too.
   std::function<void(int layer, Cube q, Cube k, Cube v)> plant;
 
   void prefill(int tokens);  // a prompt, or a further turn
@@ -52,6 +52,8 @@ class ToyPrompt {
   // A token's key before rotation.
   std::vector<float> raw_key(int layer, int head, int token) const;
 
+  WeightMatrix output_projection() const;  // of every layer
+
   const Policy& policy() const { return *policy_; }
   const KvShape& shape() const { return shape_; }
   KvStore& store() { return *store_; }
@@ -63,6 +65,7 @@ class ToyPrompt {
  private:
   ToyPrompt(const ToyPrompt& other, std::unique_ptr<KvStore> store);
   Rope rope() const { return {.inv_freq = inv_freq_, .magnitude = 1, .half_split = true}; }
+  void run_probe(int round);
   void fill(int layer, int kind, int token, int heads, float* out) const;
   void make_rows(int layer, std::span<const int32_t> tokens, std::span<const int32_t> positions);
 
@@ -80,6 +83,7 @@ class ToyPrompt {
   std::vector<int32_t> stream_, positions_;  // token numbers and positions that still travel
   std::vector<int> rows_into_;
   std::vector<float> q_data_, k_data_, v_data_, out_;
+  mutable std::vector<float> wo_;
   Cube q_, k_, v_;  // [rows, query_heads, dim], [heads, rows, dim]
 };
 

@@ -1,0 +1,81 @@
+// What of a layer a prompt reads, and what a probe's passes look at.
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "policy/compressor.h"
+#include "policy/timer.h"
+
+namespace pith {
+
+void Compressor::plan_reads(const TileTap& tap, ReadPlan& plan) const {
+  plan.clear();
+  if (!policy_.tile_reader || policy_.tile_reader->reads_all(tap.layer)) return;
+  plan.begin(tap.shape.heads, static_cast<int64_t>(tap.positions.size()));
+  policy_.tile_reader->choose(tap, plan);
+}
+
+// Gathers the stored rows that the probe looks at, in front of the keys of its own rows.
+void Compressor::probe_layer(const ProbeLayer& p) {
+  const Timer timer(prompt_.stats.prompt_seconds);
+  const KvStore& store = store_;
+  const auto row_at = [&](int head, int32_t position) {
+    const std::span<const int32_t> all = store.at(p.layer, head).positions();
+    return static_cast<int>(std::ranges::lower_bound(all, position) - all.begin());
+  };
+  // Nothing of this prompt has left a head, so all heads hold the same rows of it.
+  const int32_t begin = prompt_.first_position + p.run.first,
+                end = prompt_.first_position + p.run.last;
+  const int scored = row_at(0, end) - row_at(0, begin);
+  int sinks = p.run.sinks;
+  for (int h = 0; h < p.shape.heads; ++h) {
+    PITH_CHECK(row_at(h, end) - row_at(h, begin) == scored, "a probe finds every row");
+    sinks = std::min(sinks, row_at(h, std::min<int32_t>(p.run.sinks, begin)));
+  }
+  if (scored == 0) return;  // a sliding window has left them behind
+
+  const int stored = sinks + scored, rows = static_cast<int>(p.positions.size());
+  const int64_t unused = p.k.dim[1] - rows - stored;
+  PITH_CHECK(unused >= 0 && p.scores.dim[1] >= scored, "there is room for the stored rows");
+  Cube k = p.k, v = p.v;
+  k.data += unused * k.stride[1];
+  k.dim[1] -= unused;
+  v.dim[1] = v.data ? scored : 0;
+  Mat scores = p.scores;
+  scores.dim[1] = scored;
+  p.ops.threads().for_each(p.shape.heads, [&](int64_t head, int) {
+    const HeadCache& cache = store.at(p.layer, static_cast<int>(head));
+    const int first = row_at(static_cast<int>(head), begin);
+    cache.copy_keys(0, sinks, k[head].data);
+    cache.copy_keys(first, scored, k[head].row(sinks).data());
+    if (v.data) cache.copy_values(first, scored, v[head].data);
+    std::ranges::fill(scores.row(head), 0.0f);
+  });
+  std::vector<int32_t> positions;
+  const std::span<const int32_t> held = store.at(p.layer, 0).positions();
+  positions.insert(positions.end(), held.begin(), held.begin() + sinks);
+  const auto first = held.begin() + row_at(0, begin);
+  positions.insert(positions.end(), first, first + scored);
+  positions.insert(positions.end(), p.positions.begin(), p.positions.end());
+  policy_.probe->score({.ops = p.ops,
+                        .shape = p.shape,
+                        .rule = p.rule,
+                        .layer = p.layer,
+                        .sinks = sinks,
+                        .scored = scored,
+                        .rows = rows,
+                        .q = p.q,
+                        .k = k,
+                        .positions = positions,
+                        .v = v,
+                        .stream_norm = p.stream_norm,
+                        .wo = p.wo},
+                       scores);
+  for (int h = 0; h < p.shape.heads; ++h) {
+    const std::span<float> lane =
+        store_.at(p.layer, h).scores().subspan(static_cast<size_t>(row_at(h, begin)));
+    for (int r = 0; r < scored; ++r) lane[r] = std::max(lane[r], scores.row(h)[r]);
+  }
+}
+
+}  // namespace pith
