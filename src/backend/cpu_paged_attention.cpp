@@ -52,6 +52,7 @@ struct CpuBackend::PagedPlan {
   struct Job {
     size_t first_run = 0, runs = 0;
     size_t query = 0, mapped = 0;  // into `floats`: [group, dim] scaled, [group, k_dim] mapped
+    size_t coded = 0;              // into `floats`: as the format of sealed keys wants them
     size_t logits = 0;             // into `floats`: [group, rows], if probabilities are wanted
   };
   struct Run {  // consecutive pages of one job in one system of coordinates
@@ -98,6 +99,10 @@ void CpuBackend::plan_runs(std::span<const HeadAttention> jobs) {
     };
     at.query = take(static_cast<int64_t>(group) * dim);
     at.mapped = head.query_map ? take(static_cast<int64_t>(group) * head.k_dim) : at.query;
+    const PageKernels& keys = table_.page[static_cast<int>(head.k_quant)];
+    const bool prepared = keys.prepare && !head.sealed_k.empty();
+    at.coded =
+        prepared ? take(static_cast<int64_t>(keys.query_floats(group, head.k_dim))) : at.mapped;
     if (!jobs[j].probs.empty()) at.logits = take(static_cast<int64_t>(group) * head.rows());
     at.first_run = plan.runs.size();
 
@@ -153,11 +158,15 @@ void CpuBackend::scale_queries(std::span<const HeadAttention> jobs) {
       for (int h = 0; h < group; ++h)
         for (int d = 0; d < dim; ++d)
           q[h * dim + d] = job.rule.scale * job.q.row(h)[static_cast<size_t>(d)];
-      if (!job.head.query_map) continue;
-      // A matrix is a page of f32 rows, and their scores are the mapped query.
-      table_.page[static_cast<int>(Quant::f32)].score(
-          reinterpret_cast<const std::byte*>(job.head.query_map), job.head.k_dim, dim, q, group,
-          paged_->floats.data() + paged_->jobs[j].mapped, job.head.k_dim);
+      float* mapped = paged_->floats.data() + paged_->jobs[j].mapped;
+      if (job.head.query_map)
+        // A matrix is a page of f32 rows, and their scores are the mapped query.
+        table_.page[static_cast<int>(Quant::f32)].score(
+            reinterpret_cast<const std::byte*>(job.head.query_map), job.head.k_dim, dim, q, group,
+            mapped, job.head.k_dim);
+      if (paged_->jobs[j].coded != paged_->jobs[j].mapped)
+        table_.page[static_cast<int>(job.head.k_quant)].prepare(
+            mapped, group, job.head.k_dim, paged_->floats.data() + paged_->jobs[j].coded);
     }
   });
 }
@@ -192,7 +201,7 @@ void CpuBackend::attend_run(const HeadAttention& job, size_t index, float* memor
         const auto at = static_cast<size_t>(p);
         const Quant quant = values ? head.v_quant : head.k_quant;
         f(table_.page[static_cast<int>(quant)], values ? head.sealed_v[at] : head.sealed_k[at],
-          first, rows, values ? head.v_dim : head.k_dim, floats + plan.mapped);
+          first, rows, values ? head.v_dim : head.k_dim, floats + plan.coded);
       } else {
         const auto at = static_cast<size_t>(p - sealed);
         f(table_.page[static_cast<int>(head.open_quant)],

@@ -1,9 +1,10 @@
-// Page formats. f32 and f16 pages are plain: row r of a page starts at r * dim numbers. Queries
-// meet rows as they are stored; a vector of coded numbers is widened once for all heads of a group.
-// A dot product is one chain of vectors along dim, then `sum4`; a weighted sum is one chain along
-// rows: neither depends on how many heads or rows a call brings.
+// Page formats. f32, f16 and bf16 pages are plain: row r of a page starts at r * dim numbers.
+// Queries meet rows as they are stored; a vector of coded numbers is widened once for all heads of
+// a group. A dot product is one chain of vectors along dim, then `sum4`; a weighted sum is one
+// chain along rows: neither depends on how many heads or rows a call brings.
 #pragma once
 
+#include "kernels/pages_int8.inl.h"
 #include "kernels/table.h"
 #include "kernels/vec_math.inl.h"
 
@@ -33,6 +34,27 @@ struct RowsF16 {
   static Vec load_part(const std::byte* p, int n) { return Vec::load_f16_part(p, n); }
   static void put(std::byte* p, Vec x) { store_f16(p, x); }
   static void put_part(std::byte* p, int n, Vec x) { store_f16_part(p, n, x); }
+};
+
+// To nearest, ties to even; a NaN stays one.
+inline IVec to_bf16(Vec x) {
+  const IVec raw = bits(x);
+  const IVec odd = shift_right<16>(raw) & IVec::all(1);
+  const IVec rounded = shift_right<16>(raw + IVec::all(0x7fff) + odd);
+  const IVec quiet = shift_right<16>(raw) | IVec::all(0x40);
+  return select(equal(x, x), rounded, quiet);
+}
+
+struct RowsBf16 {
+  static constexpr int64_t bytes = 2;
+  static Vec load(const std::byte* p) { return Vec::load_bf16(p); }
+  static Vec load_part(const std::byte* p, int n) { return Vec::load_bf16_part(p, n); }
+  static void put(std::byte* p, Vec x) { store_low16(p, to_bf16(x)); }
+  static void put_part(std::byte* p, int n, Vec x) {
+    std::byte half[2 * Vec::lanes];
+    put(half, x);
+    __builtin_memcpy(p, half, static_cast<size_t>(n) * 2);
+  }
 };
 
 template <class Rows>
@@ -205,11 +227,13 @@ void page_accumulate(const std::byte* page, int rows, int dim, const float* p, i
 }
 
 template <class Rows>
-constexpr PageKernels kPlainPage = {page_bytes<Rows>, page_encode<Rows>, page_decode<Rows>,
-                                    page_score<Rows>, page_accumulate<Rows>};
+constexpr PageKernels kPlainPage = {
+    page_bytes<Rows>, page_encode<Rows>, page_decode<Rows>,    nullptr,
+    nullptr,          page_score<Rows>,  page_accumulate<Rows>};
 
 // In the order of Quant.
-constexpr PageKernels kPages[kQuantCount] = {kPlainPage<RowsF32>, kPlainPage<RowsF16>};
+constexpr PageKernels kPages[kQuantCount] = {kPlainPage<RowsF32>, kPlainPage<RowsF16>,
+                                             kPlainPage<RowsBf16>, kInt8Keys, kInt8Values};
 
 }  // namespace PITH_TARGET
 }  // namespace

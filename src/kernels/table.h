@@ -17,21 +17,33 @@
 
 namespace pith {
 
-// How a page of key or value rows is coded. "channel": one scale per column, shared by all
-// rows of the page. "token": one scale per 32 columns of a row.
-enum class Quant : uint8_t { f32, f16 };
-inline constexpr int kQuantCount = 2;
+// How a page of key or value rows is coded. f32, f16 and bf16 are plain: rows of numbers, one
+// behind the other. The 8-bit formats have one scale per 32 columns of a key and one per value, and
+// are laid out for what is done with them: keys for dot products with queries, values for weighted
+// sums.
+enum class Quant : uint8_t { f32, f16, bf16, q8_keys, q8_values };
+inline constexpr int kQuantCount = 5;
+constexpr bool is_plain(Quant quant) {
+  return quant <= Quant::bf16;
+}
 
 // One page format. A page is coded as a whole, so scales may be shared along either axis.
 // Queries meet coded rows directly: no format is decoded on the decode path.
 struct PageKernels {
   size_t (*bytes)(int rows, int dim);
+  // Rows [first_row, first_row + rows) of a page; a coded page is filled from row 0 on, in order.
   void (*encode)(const float* x, int64_t stride, int rows, int dim, std::byte* page, int first_row);
   void (*decode)(const std::byte* page, int first_row, int rows, int dim, float* x);
+  // Formats that meet queries as integers: `prepare` brings q, packed [heads, dim], into the form
+  // that `score` wants, of query_floats(heads, dim) numbers, once for all pages. Null: as they are.
+  size_t (*query_floats)(int heads, int dim);
+  void (*prepare)(const float* q, int heads, int dim, float* prepared);
   // out[h * out_stride + r] = q[h] . x[r] for `heads` queries of one group, q packed [heads, dim]
+  // or prepared. Null for formats of values.
   void (*score)(const std::byte* page, int rows, int dim, const float* q, int heads, float* out,
                 int64_t out_stride);
-  // acc[h] += sum_r p[h * p_stride + r] * x[r], acc packed [heads, dim]
+  // acc[h] += sum_r p[h * p_stride + r] * x[r], acc packed [heads, dim]. Null for formats of keys.
+  // A format with integer sums rounds p to 16 bits, by 64 rows of the page and head.
   void (*accumulate)(const std::byte* page, int rows, int dim, const float* p, int64_t p_stride,
                      int heads, float* acc);
 };

@@ -48,9 +48,17 @@ struct IVec {
   static IVec load_i8(const std::byte* p) {
     return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
   }
+  static IVec load_i8_pairs(const std::byte* p) {
+    return {_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
 };
 inline void store(int32_t* p, IVec x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v);
+}
+inline void store_low16(void* p, IVec x) {
+  const __m256i low = _mm256_and_si256(x.v, _mm256_set1_epi32(0xffff));
+  _mm_storeu_si128(static_cast<__m128i*>(p),
+                   _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
 }
 inline IVec operator+(IVec a, IVec b) {
   return {_mm256_add_epi32(a.v, b.v)};
@@ -78,6 +86,13 @@ IVec shift_right_signed(IVec x) {
 }
 inline IVec shift_right(IVec x, IVec bits) {
   return {_mm256_srlv_epi32(x.v, bits.v)};
+}
+inline IVec add_pairs(IVec a, IVec b, IVec total) {
+  __m256i sum = _mm256_add_epi32(total.v, _mm256_madd_epi16(a.v, b.v));
+  // Sums of integers may be reordered, and gcc then keeps all products of a loop before it adds
+  // one.
+  asm("" : "+x"(sum));
+  return {sum};
 }
 inline Mask less(IVec a, IVec b) {
   return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.v, a.v))};

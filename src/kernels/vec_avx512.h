@@ -45,9 +45,15 @@ struct IVec {
   static IVec load_i8(const std::byte* p) {
     return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
+  static IVec load_i8_pairs(const std::byte* p) {
+    return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
 };
 inline void store(int32_t* p, IVec x) {
   _mm512_storeu_si512(p, x.v);
+}
+inline void store_low16(void* p, IVec x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x.v));
 }
 inline IVec operator+(IVec a, IVec b) {
   return {_mm512_add_epi32(a.v, b.v)};
@@ -75,6 +81,9 @@ IVec shift_right_signed(IVec x) {
 }
 inline IVec shift_right(IVec x, IVec bits) {
   return {_mm512_srlv_epi32(x.v, bits.v)};
+}
+inline IVec add_pairs(IVec a, IVec b, IVec total) {
+  return {_mm512_dpwssd_epi32(total.v, a.v, b.v)};
 }
 inline Mask less(IVec a, IVec b) {
   return {_mm512_cmplt_epi32_mask(a.v, b.v)};

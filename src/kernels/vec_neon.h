@@ -53,9 +53,15 @@ struct IVec {
     const int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(four));
     return {vmovl_s16(vget_low_s16(vmovl_s8(bytes)))};
   }
+  static IVec load_i8_pairs(const std::byte* p) {
+    return {vreinterpretq_s32_s16(vmovl_s8(vld1_s8(reinterpret_cast<const int8_t*>(p))))};
+  }
 };
 inline void store(int32_t* p, IVec x) {
   vst1q_s32(p, x.v);
+}
+inline void store_low16(void* p, IVec x) {
+  vst1_s16(static_cast<int16_t*>(p), vmovn_s32(x.v));
 }
 inline IVec operator+(IVec a, IVec b) {
   return {vaddq_s32(a.v, b.v)};
@@ -83,6 +89,11 @@ IVec shift_right_signed(IVec x) {
 }
 inline IVec shift_right(IVec x, IVec bits) {
   return {vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x.v), vnegq_s32(bits.v)))};
+}
+inline IVec add_pairs(IVec a, IVec b, IVec total) {
+  const int16x8_t x = vreinterpretq_s16_s32(a.v), y = vreinterpretq_s16_s32(b.v);
+  const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
+  return {vaddq_s32(total.v, vpaddq_s32(low, vmull_high_s16(x, y)))};
 }
 inline Mask less(IVec a, IVec b) {
   return {vcltq_s32(a.v, b.v)};

@@ -41,9 +41,20 @@ struct IVec {
   static IVec load_part(const int32_t* p, int n) { return {n > 0 ? *p : 0}; }
   static IVec load_u8(const std::byte* p) { return {static_cast<uint8_t>(*p)}; }
   static IVec load_i8(const std::byte* p) { return {static_cast<int8_t>(*p)}; }
+  // 2 * lanes signed bytes, two to a lane, each widened to 16 bits; the first is the lower one.
+  static IVec load_i8_pairs(const std::byte* p) {
+    const uint32_t low = static_cast<uint16_t>(static_cast<int8_t>(p[0]));
+    const uint32_t high = static_cast<uint16_t>(static_cast<int8_t>(p[1]));
+    return {static_cast<int32_t>(low | high << 16)};
+  }
 };
 inline void store(int32_t* p, IVec x) {
   *p = x.v;
+}
+// The lower 16 bits of each lane.
+inline void store_low16(void* p, IVec x) {
+  const uint16_t low = static_cast<uint16_t>(x.v);
+  __builtin_memcpy(p, &low, sizeof low);
 }
 // Arithmetic wraps around.
 inline IVec operator+(IVec a, IVec b) {
@@ -72,6 +83,12 @@ IVec shift_right_signed(IVec x) {
 }
 inline IVec shift_right(IVec x, IVec bits) {  // each lane by its own count, 0 to 31
   return {static_cast<int32_t>(static_cast<uint32_t>(x.v) >> bits.v)};
+}
+// total + a.low * b.low + a.high * b.high of lanes that hold two signed 16-bit numbers each.
+inline IVec add_pairs(IVec a, IVec b, IVec total) {
+  const auto low = [](IVec x) { return static_cast<int32_t>(static_cast<int16_t>(x.v)); };
+  const auto high = [](IVec x) { return x.v >> 16; };
+  return total + IVec{low(a) * low(b)} + IVec{high(a) * high(b)};
 }
 inline Mask less(IVec a, IVec b) {
   return {a.v < b.v};

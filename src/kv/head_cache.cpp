@@ -33,7 +33,7 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
       pseudo_log_weight_(pool, MemoryClass::pseudo) {
   PITH_CHECK(spec.page_rows > 0 && spec.tail_rows >= 0 && spec.pseudo_rows >= 0,
              "a store spec counts rows");
-  PITH_CHECK(spec.open == Quant::f16 || spec.open == Quant::f32, "open rows are plain");
+  PITH_CHECK(is_plain(spec.open), "open rows are plain");
   const auto set_up = [&](Side& side, MemoryClass what, Quant quant, const Basis* basis) {
     PITH_CHECK(basis == nullptr || basis->dim == dim_, "a basis fits its head");
     side.what = what;
@@ -46,6 +46,8 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
     side.data = {pool, MemoryClass::lanes};
   };
   const BasisTable* bases = spec.basis.get();
+  PITH_CHECK(active_kernels().page[static_cast<size_t>(spec.k)].score, "queries can meet keys");
+  PITH_CHECK(active_kernels().page[static_cast<size_t>(spec.v)].accumulate, "values can be summed");
   set_up(k_, MemoryClass::pages_k, spec.k, bases ? basis_of(bases->k, index) : nullptr);
   set_up(v_, MemoryClass::pages_v, spec.v, bases ? basis_of(bases->v, index) : nullptr);
 }

@@ -29,7 +29,7 @@ struct BasisTable {
 struct StoreSpec {
   Quant k = Quant::f16;
   Quant v = Quant::f16;
-  Quant open = Quant::f16;                            // of rows that are not sealed yet: f16 or f32
+  Quant open = Quant::f16;                            // of rows that are not sealed yet; plain
   std::shared_ptr<const BasisTable> basis = nullptr;  // null: identity
   int page_rows = 32;   // also the group length of the channel formats
   int tail_rows = 0;    // newest rows that stay plain (KIVI's residual window)

@@ -209,9 +209,12 @@ void read_common_options(Options& o, Policy& policy) {
     policy.store.page_rows =
         o.count("page", policy.store.page_rows, "rows of a page", kLeastPageRows, kMostPageRows);
   if (!common.was_read("cache")) {
-    const std::string format = o.word("cache", "f16", "f16|f32", "format of plain rows");
-    const Quant quant = format == "f32" ? Quant::f32 : Quant::f16;
-    policy.store.k = policy.store.v = policy.store.open = quant;
+    const std::string format = o.word("cache", "f16", "f16|bf16|f32|q8",
+                                      "format of rows; q8: 8 bits in full pages, f16 before");
+    const Quant plain = format == "f32" ? Quant::f32 : format == "bf16" ? Quant::bf16 : Quant::f16;
+    policy.store.k = format == "q8" ? Quant::q8_keys : plain;
+    policy.store.v = format == "q8" ? Quant::q8_values : plain;
+    policy.store.open = plain;
   }
 }
 

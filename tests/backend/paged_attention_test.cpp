@@ -100,6 +100,33 @@ TEST(PagedAttention, AnyMixOfPartsEqualsAttentionOverAllOfThem) {
         }
 }
 
+TEST(PagedAttention, CodedPagesAreMetWithoutDecodingThem) {
+  const auto backend = make_cpu_backend(2);
+  for (const int rank : {0, 40})
+    for (const int group : {1, 4, 5})
+      for (const bool window : {false, true}) {
+        SCOPED_TRACE(::testing::Message() << "rank " << rank << ", group " << group);
+        Query query({.dim = 64,
+                     .sealed_pages = 70,  // more than one run
+                     .open_rows = 21,
+                     .pseudo_rows = 1,
+                     .k = Quant::q8_keys,
+                     .v = Quant::q8_values,
+                     .open = group == 1 ? Quant::bf16 : Quant::f16,
+                     .k_rank = rank,
+                     .v_rank = rank},
+                    group, 21);
+        const std::vector<float> slopes(8, 0.02f);
+        if (window) query.rule.window = 1300;
+        if (window) query.rule.softcap = 20;
+        if (window) query.rule.alibi = slopes;
+        query.wants_probs = true;
+        run(*backend, query);
+        // Codes are what they decode to; queries and weights are rounded to 16 bits.
+        query.expect_matches_oracle(3e-4);
+      }
+}
+
 TEST(PagedAttention, SealedRowsMayLieInOtherCoordinates) {
   const auto backend = make_cpu_backend(2);
   for (const int k_rank : {0, 40, 64})

@@ -33,9 +33,15 @@ TEST(Dispatch, EveryFunctionOfEveryTableIsFilled) {
                 t.exp_minus_max && t.max && t.softcap && t.tile_scratch && t.attend_tile &&
                 t.tile_mass)
         << t.name;
-    for (const PageKernels& page : t.page)
-      EXPECT_TRUE(page.bytes && page.encode && page.decode && page.score && page.accumulate)
-          << t.name;
+    for (int i = 0; i < kQuantCount; ++i) {
+      const PageKernels& page = t.page[i];
+      const auto quant = static_cast<Quant>(i);
+      EXPECT_TRUE(page.bytes && page.encode && page.decode) << t.name << " " << i;
+      EXPECT_EQ(page.score != nullptr, quant != Quant::q8_values) << t.name << " " << i;
+      EXPECT_EQ(page.accumulate != nullptr, quant != Quant::q8_keys) << t.name << " " << i;
+      EXPECT_EQ(page.prepare != nullptr, quant == Quant::q8_keys) << t.name << " " << i;
+      EXPECT_EQ(page.query_floats != nullptr, page.prepare != nullptr) << t.name << " " << i;
+    }
   }
 }
 

@@ -25,6 +25,7 @@ struct Format {
 constexpr Format kFormats[] = {
     {"f32", Quant::f32, [](float x) { return x; }},
     {"f16", Quant::f16, [](float x) { return half_to_float(float_to_half(x)); }},
+    {"bf16", Quant::bf16, [](float x) { return bf16_to_float(float_to_bf16(x)); }},
 };
 
 class Pages : public ::testing::TestWithParam<std::string> {
@@ -106,6 +107,20 @@ TEST_P(Pages, HalvesRoundToNearestAndKeepTheirExtremes) {
     uint16_t half = 0;
     std::memcpy(&half, page.data() + 2 * i, 2);
     EXPECT_EQ(half, float_to_half(x[i])) << x[i];
+  }
+}
+
+TEST_P(Pages, Bf16RoundsToNearestAndKeepsItsExtremes) {
+  const Format& f = kFormats[2];
+  const std::vector<float> x = {0.0f,   -0.0f,     3.4e38f,   -3e38f,    1e-40f, 1e-45f,
+                                257.0f, 259.0f,    INFINITY,  -INFINITY, NAN,    -NAN,
+                                0.1f,   0x1.01p0f, 0x1.03p0f, 1e30f};
+  std::vector<std::byte> page(this->page(f).bytes(1, 16));
+  this->page(f).encode(x.data(), 16, 1, 16, page.data(), 0);
+  for (size_t i = 0; i < x.size(); ++i) {
+    uint16_t half = 0;
+    std::memcpy(&half, page.data() + 2 * i, 2);
+    EXPECT_EQ(half, float_to_bf16(x[i])) << x[i];
   }
 }
 

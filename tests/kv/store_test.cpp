@@ -422,6 +422,36 @@ TEST(KvStore, ValuesBeyondTheOpenFormatAreNotHiddenByTheStore) {
   EXPECT_EQ(read_paged(store.at(0, 0).paged({}), kDim).k[0], row);
 }
 
+TEST(KvStore, RowsOf8BitPagesStayWhatTheyAreWhenOthersLeave) {
+  PagePool pool;
+  const StoreSpec spec{.k = Quant::q8_keys, .v = Quant::q8_values};
+  KvStore store(kShape, spec, pool);
+  HeadCache& head = store.at(0, 0);
+  const int rows = 150;
+  std::vector<float> x(static_cast<size_t>(rows) * kDim);
+  Random random(3);
+  for (float& value : x) value = random.normal();
+  std::vector<int32_t> positions(static_cast<size_t>(rows));
+  std::iota(positions.begin(), positions.end(), 0);
+  const ConstMat given = ConstMat::packed(x.data(), {rows, kDim});
+  head.write(given, given, positions, {}, keep_all(rows));
+  store.seal(nullptr);
+  EXPECT_EQ(head.sealed_rows(), 128);
+  std::vector<float> before, after;
+  head.keys(before);
+  HeadPlan plan;
+  for (int r = 3; r < rows; r += r % 7 + 1) plan.keep.push_back(r);
+  head.apply(plan);
+  head.keys(after);
+  // Rows coded again keep their codes; those that became open again are rounded to f16 once.
+  for (size_t i = 0; i < plan.keep.size(); ++i)
+    for (size_t d = 0; d < kDim; ++d) {
+      const float was = before[static_cast<size_t>(plan.keep[i]) * kDim + d];
+      const bool open = static_cast<int>(i) >= head.sealed_rows();
+      ASSERT_NEAR(after[i * kDim + d], was, open ? std::abs(was) * 0x1p-11f : 0) << "row " << i;
+    }
+}
+
 using KvStoreDeathTest = ::testing::Test;
 TEST(KvStoreDeathTest, RefusesPlansThatNameRowsTwiceOrRowsThatDoNotExist) {
   PagePool pool;
@@ -431,6 +461,13 @@ TEST(KvStoreDeathTest, RefusesPlansThatNameRowsTwiceOrRowsThatDoNotExist) {
   EXPECT_DEATH(store.at(0, 0).apply({{3, 3}, {}}), "ascending order");
   EXPECT_DEATH(store.at(0, 0).apply({{9, 10}, {}}), "existing rows");
   EXPECT_DEATH(store.at(0, 0).apply({{}, {PseudoRow{}}}), "pseudo_rows");
+}
+TEST(KvStoreDeathTest, RefusesFormatsThatCannotDoWhatTheirSideDoes) {
+  PagePool pool;
+  const StoreSpec open{.open = Quant::q8_keys}, k{.k = Quant::q8_values}, v{.v = Quant::q8_keys};
+  EXPECT_DEATH(KvStore(kShape, open, pool), "open rows are plain");
+  EXPECT_DEATH(KvStore(kShape, k, pool), "queries can meet keys");
+  EXPECT_DEATH(KvStore(kShape, v, pool), "values can be summed");
 }
 
 }  // namespace

@@ -156,7 +156,7 @@ TEST(Registry, RefusesValuesOfTheWrongKindInWords) {
   EXPECT_EQ(answer("snapkv:budget=64,page=4"), "snapkv: 'page' must be between 8 and 1024");
   // A common option is the fault of the method behind which it stands.
   EXPECT_EQ(answer("fastkv+test_options:cache=f64"),
-            "test_options: 'cache' must be one of f16|f32, not 'f64'");
+            "test_options: 'cache' must be one of f16|bf16|f32|q8, not 'f64'");
 }
 
 TEST(Registry, ShowsUnprintableAndEndlessTextInASentence) {
@@ -213,6 +213,15 @@ TEST(Registry, ReadsCommonOptionsBehindAnyMethod) {
   EXPECT_EQ(policy->store.k, Quant::f32);
   EXPECT_EQ(policy->store.v, Quant::f32);
   EXPECT_EQ(policy->store.open, Quant::f32);
+}
+
+TEST(Registry, AFormatOfCodesLeavesOpenPagesPlain) {
+  const auto coded = make_policy("full:cache=q8", llama_shape());
+  EXPECT_EQ(coded->store.k, Quant::q8_keys);
+  EXPECT_EQ(coded->store.v, Quant::q8_values);
+  EXPECT_EQ(coded->store.open, Quant::f16);
+  EXPECT_EQ(coded->spec, "full:cache=q8");
+  EXPECT_EQ(make_policy("knorm:budget=64,cache=bf16", llama_shape())->store.open, Quant::bf16);
 }
 
 TEST(Registry, ProtectsWhatAnyMethodOfASpecProtects) {

@@ -88,6 +88,46 @@ TEST_P(EveryArchitecture, WithABudgetOfThePromptEveryMethodIsTheFullCacheBitForB
     EXPECT_TRUE(same_bits(full, answer(GetParam(), options(2), spec, prompt, 6))) << spec;
 }
 
+TEST_P(EveryArchitecture, WithCodedPagesTooABudgetOfThePromptIsTheFullCacheOfThatFormat) {
+  const auto prompt = tiny_tokens(tiny_model(GetParam()), 150);
+  for (const std::string format : {"q8", "bf16"}) {
+    const auto full = answer(GetParam(), options(2), "full:cache=" + format, prompt, 6);
+    for (const char* spec :
+         {"snapkv:budget=1.0", "knorm:budget=150", "fastkv:tsp_rate=1,budget=1.0"})
+      EXPECT_TRUE(same_bits(
+          full, answer(GetParam(), options(1), std::string(spec) + ",cache=" + format, prompt, 6)))
+          << spec << " " << format;
+  }
+}
+
+TEST_P(EveryArchitecture, CodedPagesAnswerNearlyLikePlainOnes) {
+  const auto prompt = tiny_tokens(tiny_model(GetParam()), 150);
+  Engine engine(Models::get(GetParam()), options(1));
+  const auto logits = [&](const char* spec) {
+    const auto session = engine.open(spec);
+    engine.prefill(*session, prompt);
+    Session* const one = session.get();
+    std::vector<float> all;
+    for (int32_t token = 5; token < 11; ++token) {
+      engine.decode({&one, 1}, {&token, 1});
+      all.insert(all.end(), one->logits.begin(), one->logits.end());
+    }
+    return all;
+  };
+  const auto exact = logits("full:cache=f32");
+  double size = 0;
+  for (const float x : exact) size += static_cast<double>(x) * x;
+  const auto distance = [&](const std::vector<float>& x) {
+    double sum = 0;
+    for (size_t i = 0; i < x.size(); ++i)
+      sum += (static_cast<double>(x[i]) - exact[i]) * (static_cast<double>(x[i]) - exact[i]);
+    return std::sqrt(sum / size);
+  };
+  EXPECT_LT(distance(logits("full:cache=q8")), 5e-3);
+  EXPECT_GT(distance(logits("full:cache=q8")), distance(logits("full")));
+  EXPECT_LT(distance(logits("full:cache=bf16")), 5e-3);
+}
+
 TEST_P(EveryArchitecture, RunsPromptsOfOneTokenOfLessThanTheWindowAndOfOnePage) {
   for (int tokens : {1, 5, 32, 33}) {
     const auto prompt = tiny_tokens(tiny_model(GetParam()), tokens);
