@@ -8,6 +8,8 @@ namespace {
 
 class SmallKeys final : public Scorer {
  public:
+  bool scores_steps() const override { return true; }
+
   void score_prompt(const LayerTap& tap, Mat scores) const override {
     tap.ops.row_norms(tap.rows.k, scores);
     for (int h = 0; h < tap.shape.heads; ++h)

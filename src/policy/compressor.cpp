@@ -47,8 +47,8 @@ class Compressor::Board final : public ScoreBoard {
  public:
   // `fresh`: scores of the rows of the newest layer that it does not hide; none if its lanes have
   // them.
-  Board(const Compressor& owner, int layer, ConstMat fresh)
-      : owner_(owner), layer_(layer), fresh_(fresh), protect_(owner.protect_now()) {}
+  Board(const Compressor& owner, int layer, ConstMat fresh, const LayerTap* tap)
+      : owner_(owner), layer_(layer), fresh_(fresh), tap_(tap), protect_(owner.protect_now()) {}
 
   const KvShape& shape() const override { return owner_.store_.shape(); }
   int prompt_tokens() const override {
@@ -62,18 +62,23 @@ class Compressor::Board final : public ScoreBoard {
   }
 
   std::span<const float> contested(int layer, int head) const override {
-    std::span<const float> rows;
-    if (layer == layer_ && fresh_.data) {
-      rows = fresh_.row(head);
-    } else {
-      rows = std::as_const(owner_.store_)
-                 .at(layer, head)
-                 .scores()
-                 .subspan(static_cast<size_t>(owner_.prompt_.earlier[index(layer, head)]));
-    }
+    const std::span<const float> rows = scored(layer, head);
     const size_t kept = static_cast<size_t>(protect_.rows());
     if (rows.size() <= kept) return {};
     return rows.subspan(static_cast<size_t>(protect_.sink), rows.size() - kept);
+  }
+
+  std::span<const float> scored(int layer, int head) const override {
+    if (layer == layer_ && fresh_.data) return fresh_.row(head);
+    return std::as_const(owner_.store_)
+        .at(layer, head)
+        .scores()
+        .subspan(static_cast<size_t>(owner_.prompt_.earlier[index(layer, head)]));
+  }
+
+  int most_rows(int layer, int head) const override {
+    const int earlier = owner_.continuing() ? owner_.prompt_.earlier[index(layer, head)] : 0;
+    return static_cast<int>(scored(std::min(layer, layer_), head).size()) + earlier;
   }
 
   // Heads that differ in length each end in a page of their own, which bytes have to pay for.
@@ -87,6 +92,8 @@ class Compressor::Board final : public ScoreBoard {
     return std::max(wanted, protected_rows());
   }
 
+  const LayerTap* tap() const override { return tap_; }
+
  private:
   size_t index(int layer, int head) const {
     return static_cast<size_t>(layer) * owner_.store_.shape().heads + head;
@@ -95,6 +102,7 @@ class Compressor::Board final : public ScoreBoard {
   const Compressor& owner_;
   int layer_;
   ConstMat fresh_;
+  const LayerTap* tap_;
   Protect protect_;
 };
 
@@ -118,6 +126,16 @@ Protect Compressor::protect_now() const {
   Protect protect = policy_.protect;
   protect.sink = static_cast<int>(std::max<int64_t>(0, protect.sink - tokens_));
   return protect;
+}
+
+size_t Compressor::bytes_for_layer(int rows) const {
+  return store_.bytes_for_layer(rows, policy_.reader.get()) + store_.bytes_for_apply();
+}
+
+size_t Compressor::bytes_for_step() const {
+  const bool due = continuing() && (steps_ + 1) % policy_.reduce_every == 0;
+  const bool shrinks = due || !store_.shape().windows.empty();
+  return store_.bytes_for_step(policy_.reader.get()) + (shrinks ? store_.bytes_for_apply() : 0);
 }
 
 void Compressor::begin_prompt(int tokens) {
@@ -158,7 +176,7 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
   }
   const int64_t hidden = hidden_rows(tap.layer, tap.rows.positions);
   const ConstMat visible = {scores.data + hidden, {scores.dim[0], rows - hidden}, scores.stride};
-  policy_.budget->assign(Board(*this, tap.layer, visible), prompt_.table);
+  policy_.budget->assign(Board(*this, tap.layer, visible, &tap), prompt_.table);
   write_layer(tap, scores);
   if (tap.observer) tap.observer->layer_ended(tap, scores, prompt_.table);
   prompt_.stats.layers_revised += revise_earlier(tap.layer);
@@ -182,7 +200,7 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
 // All layers are complete and scored: what the layers of an ordinary prompt decide one by one.
 void Compressor::share_after_probe() {
   for (int l = 0; l < store_.shape().layers; ++l)
-    policy_.budget->assign(Board(*this, l, {}), prompt_.table);
+    policy_.budget->assign(Board(*this, l, {}, nullptr), prompt_.table);
   revise_earlier(store_.shape().layers);
 }
 
@@ -202,6 +220,10 @@ void Compressor::write_layer(const LayerTap& tap, Mat scores) {
   protect.sink = std::max(0, protect.sink - hidden);
 
   std::vector<HeadPlan> plans(static_cast<size_t>(tap.shape.heads));
+  std::vector<std::span<const float>> layer_scores;
+  if (policy_.reducer->needs_layer_scores())
+    for (int h = 0; h < tap.shape.heads; ++h)
+      layer_scores.push_back(scores.row(h).subspan(static_cast<size_t>(hidden)));
   std::vector<HeadView> views;
   for (int h = 0; h < tap.shape.heads; ++h) {
     HeadView view{.shape = tap.shape,
@@ -212,7 +234,8 @@ void Compressor::write_layer(const LayerTap& tap, Mat scores) {
                   .k = {},
                   .v = {},
                   .pseudo = {},
-                  .protect = protect};
+                  .protect = protect,
+                  .layer_scores = layer_scores};
     if (policy_.reducer->needs_vectors()) {
       view.k = rows_from(tap.ops.to_host(tap.rows.k[h]), hidden);
       view.v = rows_from(tap.ops.to_host(tap.rows.v[h]), hidden);
@@ -227,7 +250,9 @@ void Compressor::write_layer(const LayerTap& tap, Mat scores) {
       plan.keep.resize(static_cast<size_t>(rows));
       std::iota(plan.keep.begin(), plan.keep.end(), 0);
     } else {
-      policy_.reducer->reduce(views[static_cast<size_t>(h)], budget, plan);
+      HeadView& view = views[static_cast<size_t>(h)];
+      view.protect = protect.of(budget);
+      policy_.reducer->reduce(view, budget, plan);
     }
     check(plan, static_cast<size_t>(rows), budget);
     place(plan, 0, hidden);
@@ -253,7 +278,19 @@ int64_t Compressor::revise_earlier(int layer) {
     }
     layers += revised;
   }
+  const auto held = [&] {
+    double sum = 0;
+    for (const HeadTask& task : tasks)
+      for (const float score : std::as_const(store_)
+                                   .at(task.layer, task.head)
+                                   .scores()
+                                   .subspan(static_cast<size_t>(task.first)))
+        sum += score;
+    return sum;
+  };
+  const double before = policy_.scorer->scores_add_up() ? held() : 0;
   prompt_.stats.rows_kept -= carry_out(tasks, prompt_.stats.rows_recoded);
+  if (policy_.scorer->scores_add_up()) prompt_.stats.score_kept -= before - held();
   return layers;
 }
 
@@ -267,12 +304,29 @@ bool Compressor::plan_shrink(int layer, int head, int first, int hidden, int bud
                 .first = first,
                 .hidden = hidden,
                 .budget = std::min(rows, budget),
-                .protect = protect,
+                .protect = protect.of(budget),
+                .rescores = false,
                 .plan = {},
                 .k = {},
                 .v = {}};
   tasks.push_back(std::move(task));
   return true;
+}
+
+// The lanes of all heads of a layer from row `skip` on, if they hold the rows that `head` does.
+std::vector<std::span<const float>> Compressor::scores_of_layer(int layer, int head,
+                                                                int skip) const {
+  const KvStore& store = store_;
+  const auto own = store.at(layer, head).positions().subspan(static_cast<size_t>(skip));
+  std::vector<std::span<const float>> scores;
+  for (int h = 0; h < store.shape().heads; ++h) {
+    const HeadCache& cache = store.at(layer, h);
+    if (cache.rows() < skip ||
+        !std::ranges::equal(cache.positions().subspan(static_cast<size_t>(skip)), own))
+      return {};
+    scores.push_back(cache.scores().subspan(static_cast<size_t>(skip)));
+  }
+  return scores;
 }
 
 void Compressor::plan_head(HeadTask& task) const {
@@ -292,10 +346,21 @@ void Compressor::plan_head(HeadTask& task) const {
                   .k = {},
                   .v = {},
                   .pseudo = cache.pseudo(),
-                  .protect = task.protect};
-    if (policy_.reducer->needs_vectors()) {
+                  .protect = task.protect,
+                  .layer_scores = {}};
+    if (policy_.reducer->needs_vectors() || task.rescores) {
       view.k = rows_from(cache.keys(task.k), skip);
       view.v = rows_from(cache.values(task.v), skip);
+    }
+    std::vector<float> anew;
+    std::vector<std::span<const float>> layer_scores;
+    if (task.rescores) {
+      anew.resize(view.scores.size());
+      policy_.scorer->rescore(view, anew);
+      view.scores = anew;
+    } else if (policy_.reducer->needs_layer_scores()) {
+      layer_scores = scores_of_layer(task.layer, task.head, skip);
+      view.layer_scores = layer_scores;
     }
     policy_.reducer->reduce(view, task.budget, task.plan);
   }
@@ -332,7 +397,8 @@ void Compressor::plan_whole(int layer, int head, int budget, int step,
   hidden -= hidden % step;
   Protect protect = policy_.protect;
   protect.sink = std::max(0, protect.sink - hidden);
-  plan_shrink(layer, head, 0, hidden, budget, protect, tasks);
+  if (plan_shrink(layer, head, 0, hidden, budget, protect, tasks))
+    tasks.back().rescores = continuing() && policy_.scorer->rescores();
 }
 
 void Compressor::end_prompt(PromptObserver* observer) {
@@ -370,9 +436,12 @@ void Compressor::choose_pages(int layer, int head, ConstMat q, std::vector<int32
   if (summaries.dim[0] > 0) policy_.reader->choose(q, summaries, pages);
 }
 
-void Compressor::observe(const StepTap& tap) {
+void Compressor::observe(std::span<const StepTap> heads) {
   if (!continuing()) return;  // nobody reads the lanes again
-  policy_.scorer->score_step(tap, store_.at(tap.layer, tap.head).scores());
+  std::vector<std::span<float>> lanes;
+  lanes.reserve(heads.size());
+  for (const StepTap& tap : heads) lanes.push_back(store_.at(tap.layer, tap.head).scores());
+  policy_.scorer->score_layer_step(heads, lanes);
 }
 
 void Compressor::end_step() {

@@ -13,7 +13,8 @@ class WindowVote final : public Scorer {
  public:
   explicit WindowVote(const Vote& vote) : vote_(vote) {}
   Demand demand() const override { return {.window_queries = vote_.window, .decode_probs = true}; }
-  bool scores_add_up() const override { return true; }
+  bool scores_add_up() const override { return vote_.pool == Pool::none && !vote_.group_max; }
+  bool scores_steps() const override { return true; }
 
   void score_prompt(const LayerTap& tap, Mat scores) const override {
     const int64_t rows = static_cast<int64_t>(tap.rows.positions.size());
@@ -32,16 +33,21 @@ class WindowVote final : public Scorer {
     const size_t before = static_cast<size_t>(rows - window);
     const int group = tap.shape.group();
     tap.ops.threads().for_each(tap.shape.heads, [&](int64_t head, int) {
-      const std::span<float> sum = scores.row(head);
-      std::ranges::fill(sum, 0.0f);
+      const std::span<float> score = scores.row(head);
+      std::ranges::fill(score, 0.0f);
       for (int64_t h = head * group; h < (head + 1) * group; ++h) {
-        pool_scores(mass.row(h).first(before), vote_.width, vote_.pool);
-        for (size_t r = 0; r < sum.size(); ++r) sum[r] += mass.row(h)[r];
+        if (!vote_.pool_group) pool_scores(mass.row(h).first(before), vote_.width, vote_.pool);
+        for (size_t r = 0; r < score.size(); ++r)
+          score[r] =
+              vote_.group_max ? std::max(score[r], mass.row(h)[r]) : score[r] + mass.row(h)[r];
       }
+      if (vote_.pool_group) pool_scores(score.first(before), vote_.width, vote_.pool);
     });
   }
 
   void score_step(const StepTap& tap, std::span<float> scores) const override {
+    if (vote_.fades)
+      for (float& score : scores) score *= 1 - 1 / static_cast<float>(vote_.window);
     for (size_t i = 0; i < tap.probs.size(); ++i)
       scores[tap.rows.empty() ? i : static_cast<size_t>(tap.rows[i])] += tap.probs[i];
   }
@@ -54,6 +60,8 @@ class WindowVote final : public Scorer {
 // them, and a later turn then starts below the scores of an earlier one.
 class NewestFirst final : public Scorer {
  public:
+  bool scores_steps() const override { return true; }
+
   void score_prompt(const LayerTap& tap, Mat scores) const override {
     const std::span<const int32_t> positions = tap.rows.positions;
     for (int h = 0; h < tap.shape.heads; ++h) {
@@ -119,6 +127,12 @@ Vote vote_options(Options& o, const Vote& fallback) {
       o.word("pool", fallback.pool == Pool::max ? "max" : "mean", "max|mean|none",
              "how neighbours share: the largest vote, their mean, or not at all");
   vote.pool = pool == "max" ? Pool::max : pool == "mean" ? Pool::mean : Pool::none;
+  vote.group_max = o.word("reduce", fallback.group_max ? "max" : "sum", "sum|max",
+                          "how the query heads of a group become one score") == "max";
+  vote.pool_group = o.word("pooled", fallback.pool_group ? "groups" : "heads", "heads|groups",
+                           "what is smoothed: each query head, or the group's score") == "groups";
+  vote.fades = fallback.fades;
+  vote.named = true;
   return vote;
 }
 
@@ -130,6 +144,11 @@ void protect_options(Options& o, Policy& policy, Protect fallback, int least_rec
               least_recent, kMost);
   policy.protect.sink = std::max(policy.protect.sink, sink);
   policy.protect.recent = std::max(policy.protect.recent, recent);
+}
+
+void default_vote(Options& o, Policy& policy, const Vote& vote) {
+  if (!policy.vote.named) policy.vote = vote;
+  protect_options(o, policy, {.sink = 0, .recent = policy.vote.window});
 }
 
 void budget_option(Options& o, Policy& policy, Amount fallback) {

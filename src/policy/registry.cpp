@@ -135,7 +135,7 @@ void build(const Method& method, Options& options, const KvShape& shape, Policy&
 void unite(Demand& into, const Demand& other) {
   if (into.prompt_mass != Mass::none && other.prompt_mass != Mass::none &&
       into.prompt_mass != other.prompt_mass)
-    refuse("the scorer and the router of the spec add up attention in different ways");
+    refuse("two roles of the spec add up attention in different ways");
   into.window_queries = std::max(into.window_queries, other.window_queries);
   if (other.prompt_mass != Mass::none) into.prompt_mass = other.prompt_mass;
   into.decode_probs |= other.decode_probs;
@@ -156,8 +156,11 @@ void check_amount(const Options& options, const Policy& policy) {
 void complete(const Options& first, Policy& policy, const Owners& owners, const KvShape& shape) {
   const std::string& chooser = owners.scorer.empty() ? owners.reducer : owners.scorer;
   if (!policy.budget && !policy.amount && !chooser.empty()) refuse(chooser + ": needs budget=...");
-  const bool scores_matter = policy.budget || policy.router || policy.reducer ||
-                             (policy.amount && policy.amount.share < 1);
+  if (policy.budget && policy.budget->needs_amount() && !policy.amount)
+    refuse(owners.budget + ": needs budget=...");
+  const bool routes = policy.router && policy.router->needs_scores();
+  const bool scores_matter =
+      policy.budget || routes || policy.reducer || (policy.amount && policy.amount.share < 1);
   if (policy.probe && policy.router)
     refuse("'" + owners.probe + "' reads the prompt again and scores every row of it; '" +
            owners.router + "' lets rows go on the way");
@@ -165,6 +168,13 @@ void complete(const Options& first, Policy& policy, const Owners& owners, const 
     policy.session_rows = rows_for_bytes(policy.amount.bytes, shape, policy.store);
   check_amount(first, policy);
   if (!policy.scorer) policy.scorer = scores_matter ? window_vote(policy.vote) : newest_first();
+  if (policy.reduce_every > 0 && !policy.scorer->scores_steps())
+    refuse("'" + owners.scorer +
+           "' scores the prompt only and knows nothing of generated rows; leave reduce_every at 0");
+  if (policy.budget && policy.budget->needs_mass() && !policy.scorer->scores_add_up())
+    refuse("'" + owners.budget + "' counts attention, and the scores of '" +
+           (owners.scorer.empty() ? "the vote" : owners.scorer) +
+           "' are no shares of it; tova, h2o and snapkv:pool=none give some");
   if (!policy.budget)
     policy.budget =
         policy.amount ? even_budget(policy.amount, policy.session_rows) : keep_everything();
@@ -191,6 +201,7 @@ const Method* find_method(std::string_view name) {
 
 Demand Policy::demand() const {
   Demand demand = scorer->demand();
+  if (budget) unite(demand, budget->demand());
   if (router) unite(demand, router->demand());
   demand.layer_queries = tile_reader && tile_reader->looks();
   demand.decode_probs &= reduce_every > 0;

@@ -15,6 +15,7 @@
 // from every later query are dropped by the Compressor and never shown to a Budget or a Reducer.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -60,10 +61,14 @@ struct LayerTap {
 struct StepTap {
   const KvShape& shape;
   int layer = 0, head = 0;
-  std::span<const float> probs;   // one per row read, summed over the group
-  std::span<const int32_t> rows;  // which rows those are; empty: all
-  std::span<const float> k;       // [dim] of the new token, after RoPE
+  std::span<const float> probs;             // one per row read, summed over the group
+  std::span<const int32_t> rows;            // which rows those are; empty: all
+  std::span<const float> k;                 // [dim] of the new token, after RoPE
+  std::span<const float> v = {};            // [dim] of the new token
+  std::span<const int32_t> positions = {};  // of all rows, the new one last
 };
+
+struct HeadView;
 
 // How much does each cached token matter to each head?
 class Scorer {
@@ -74,9 +79,23 @@ class Scorer {
   virtual bool scores_add_up() const { return false; }
   // scores: [heads, rows]; higher stays longer. Called once per layer.
   virtual void score_prompt(const LayerTap& tap, Mat scores) const = 0;
+  // Whether generated rows get scores that can be compared with those of the prompt. A policy whose
+  // scorer cannot is refused if it reduces while generating.
+  virtual bool scores_steps() const { return false; }
   // scores: the head's lane, the new token last and 0. Called for every generated token of
   // policies that reduce while generating.
   virtual void score_step(const StepTap& /*tap*/, std::span<float> /*scores*/) const {}
+  // The heads of one layer together, for scorers that look across them; scores[h] is the lane of
+  // heads[h].
+  virtual void score_layer_step(std::span<const StepTap> heads,
+                                std::span<const std::span<float>> scores) const {
+    for (size_t h = 0; h < heads.size(); ++h) score_step(heads[h], scores[h]);
+  }
+  // Whether rows are scored anew, by `rescore`, each time a head is reduced while generating: for
+  // scores that compare a row with the others that are there. The lane is left as it was.
+  virtual bool rescores() const { return false; }
+  // scores: [rows], to be written. head: with keys and values, and the old scores.
+  virtual void rescore(const HeadView& /*head*/, std::span<float> /*scores*/) const {}
 };
 
 // Rows each head of each layer may keep, protected rows included: of this prompt, or of all
@@ -100,15 +119,28 @@ class ScoreBoard {
   virtual int earlier_rows(int layer, int head) const = 0;  // of earlier turns; 0 if they compete
   // Scores of the rows that are not protected, the ones a budget is about.
   virtual std::span<const float> contested(int layer, int head) const = 0;
+  // Scores of all rows of this prompt that the head still has, protected ones included.
+  virtual std::span<const float> scored(int layer, int head) const = 0;
+  // The most rows that a budget can give the head: what it has, protected rows included, and those
+  // of earlier turns if they compete. Layers that are still to come are taken to be like the
+  // newest.
+  virtual int most_rows(int layer, int head) const = 0;
   // What an even share of the spec's amount gives each head, whether it is rows, a share of the
   // prompt or bytes: what a Budget redistributes. BudgetTable::kAll if everything may stay.
   virtual int even_rows(int layer, int head) const = 0;
+  // The newest layer as it was prefilled; null outside the layers of a prompt.
+  virtual const LayerTap* tap() const { return nullptr; }
 };
 
 // How is the total shared among layers and heads?
 class Budget {
  public:
   virtual ~Budget() = default;
+  virtual Demand demand() const { return {}; }
+  // Whether it shares out what the spec's `budget` says, so that a spec without one is refused.
+  virtual bool needs_amount() const { return false; }
+  // Whether it takes scores for shares of attention (Scorer::scores_add_up).
+  virtual bool needs_mass() const { return false; }
   // Called after every layer. May change any entry; a layer that is already reduced can
   // only shrink further, and does so at once.
   virtual void assign(const ScoreBoard& board, BudgetTable& table) const = 0;
@@ -118,7 +150,13 @@ class Budget {
 struct Protect {
   int sink = 0;
   int recent = 1;
+  double recent_share = 0;  // of a head's budget, where that is more than `recent`
   int rows() const { return sink + recent; }
+  // With the share made rows.
+  Protect of(int budget) const {
+    const int share = std::min(static_cast<int>(recent_share * budget + 0.5), budget - sink);
+    return {sink, std::max(recent, share), 0};
+  }
 };
 
 // One head, when it must shrink.
@@ -130,6 +168,9 @@ struct HeadView {
   ConstMat k, v;                       // [rows, dim] on the host, if needs_vectors()
   std::span<const PseudoRow> pseudo;   // from earlier reductions
   Protect protect;
+  // [heads] scores of every head of the layer, if needs_layer_scores() and all of them hold the
+  // same rows; else empty.
+  std::span<const std::span<const float>> layer_scores = {};
 };
 
 // Which rows stay, and what becomes of the others? Several heads are reduced at once, on several
@@ -138,6 +179,7 @@ class Reducer {
  public:
   virtual ~Reducer() = default;
   virtual bool needs_vectors() const { return false; }
+  virtual bool needs_layer_scores() const { return false; }
   virtual void reduce(const HeadView& head, int budget, HeadPlan& plan) const = 0;
 };
 
@@ -153,6 +195,8 @@ class Router {
  public:
   virtual ~Router() = default;
   virtual Demand demand() const { return {}; }
+  // Whether it looks at the scores; if nobody does, they are not computed.
+  virtual bool needs_scores() const { return true; }
   // scores: what the Scorer just wrote. `protect`: rows no method may evict, so they should travel.
   // The last row always does, named or not. Not called after the last layer.
   virtual void route(const LayerTap& tap, ConstMat scores, Protect protect,

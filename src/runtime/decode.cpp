@@ -13,6 +13,7 @@ struct Jobs {
   std::vector<HeadAttention> attention;     // [batch, heads]
   std::vector<std::vector<int32_t>> pages;  // chosen by a reader
   std::vector<std::vector<float>> probs;    // wanted by a scorer
+  std::vector<StepTap> taps;                // [heads] of one session
 };
 
 ConstMat group_rows(ConstCube x, int64_t row, int64_t head, int64_t group) {
@@ -30,7 +31,7 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
   size_t needed = 0;
   for (const Session* session : sessions) {
     PITH_CHECK(!session->prefill, "a session generates after its prompt");
-    needed += session->store->bytes_for_step();
+    needed += session->compressor.bytes_for_step();
   }
   if (needed > sessions[0]->pool.free_bytes()) return Progress::starved;
 
@@ -87,16 +88,21 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
         }
       }
       ops_.attend(std::span<const HeadAttention>(jobs.attention));
-      for (int b = 0; b < batch; ++b)
+      for (int b = 0; b < batch; ++b) {
+        jobs.taps.clear();
         for (int h = 0; h < s.heads; ++h) {
           const HeadAttention& job = jobs.attention[static_cast<size_t>(b) * s.heads + h];
-          part[b]->compressor.observe({.shape = s,
-                                       .layer = layer,
-                                       .head = h,
-                                       .probs = job.probs,
-                                       .rows = job.head.row_numbers,
-                                       .k = k[b].row(h)});
+          jobs.taps.push_back({.shape = s,
+                               .layer = layer,
+                               .head = h,
+                               .probs = job.probs,
+                               .rows = job.head.row_numbers,
+                               .k = k[b].row(h),
+                               .v = v[b].row(h),
+                               .positions = part[b]->store->at(layer, h).positions()});
         }
+        part[b]->compressor.observe(jobs.taps);
+      }
       attention_out(layer, attended, x);
       feed_forward(layer, x);
     }

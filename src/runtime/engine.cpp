@@ -162,7 +162,7 @@ void Engine::decode(std::span<Session* const> sessions, std::span<const int32_t>
       throw Error(Errc::bad_request, "token " + std::to_string(t) + " is not in the vocabulary");
   if (state_->forward.decode_step(sessions, tokens) == Progress::starved) {
     size_t needed = 0;
-    for (const Session* s : sessions) needed += s->store->bytes_for_step();
+    for (const Session* s : sessions) needed += s->compressor.bytes_for_step();
     state_->starved(*sessions[0], needed);
   }
 }

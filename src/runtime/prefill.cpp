@@ -210,7 +210,7 @@ void Forward::make_up_tile(Session& session, int first, int rows) {
 
 size_t Forward::bytes_needed(const Session& session) const {
   const TokenStream& stream = session.stream;
-  if (stream.memory) return session.store->bytes_for_layer(stream.rows());
+  if (stream.memory) return session.compressor.bytes_for_layer(stream.rows());
   if (session.prefill->round < 0) return prompt_bytes(stream.rows(), session.demand());
   return round_bytes(session, stream.run,
                      static_cast<int64_t>(round_tokens(session, stream.run).size()));
@@ -225,7 +225,7 @@ Progress Forward::prefill_tile(Session& session) {
 
   const int rows = std::min(tile_rows_, stream.rows() - at.row);
   const bool last_tile = at.row + rows == stream.rows();
-  if (last_tile && session.store->bytes_for_layer(stream.rows()) > session.pool.free_bytes())
+  if (last_tile && session.compressor.bytes_for_layer(stream.rows()) > session.pool.free_bytes())
     return Progress::starved;
   if (looks_ahead(session) && !at.looked) {
     project_tile(session, at.row, rows, true);

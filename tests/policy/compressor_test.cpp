@@ -360,5 +360,39 @@ TEST(Compressor, GivesEachTurnItsShareUnlessOldRowsCompete) {
   EXPECT_EQ(competes.kept(1, 0).size(), 60u);
 }
 
+// What a step or a layer asks for is enough for all that happens in it: the pool's peak tells.
+TEST(Compressor, AsksForTheMemoryOfReductionsThatCopySharedPages) {
+  for (const char* spec :
+       {"h2o:budget=40,reduce_every=3", "snapkv:budget=70,window=8,reduce_every=5",
+        "test_folds:budget=40,reduce_every=2", "streaming_llm:budget=60,rerotate=true",
+        "test_one_page:reduce_every=4+knorm:budget=90"}) {
+    ToyPrompt prompt(spec);
+    const auto begins = [&](ToyPrompt& p) {
+      const size_t before = p.pool().used_bytes();
+      p.pool().reset_peak();
+      return before;
+    };
+    bool copied = false;
+    prompt.prefill(150);
+    for (int i = 0; i < 25; ++i) {
+      const auto fork = prompt.fork();  // every page has two owners again
+      const size_t asked = prompt.compressor().bytes_for_step();
+      copied |= asked > prompt.store().bytes_for_step();
+      const size_t before = begins(prompt);
+      prompt.decode(1);
+      EXPECT_LE(prompt.pool().peak_bytes() - before, asked) << spec << " step " << i;
+    }
+    EXPECT_TRUE(copied) << spec;
+    const auto fork = prompt.fork();
+    prompt.begin(60);
+    for (bool more = true; more;) {
+      const size_t asked = prompt.compressor().bytes_for_layer(60);
+      const size_t before = begins(prompt);
+      more = prompt.run_layer();
+      EXPECT_LE(prompt.pool().peak_bytes() - before, asked) << spec;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace pith::test

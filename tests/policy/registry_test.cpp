@@ -72,7 +72,9 @@ TEST(Registry, AnswersWithTheSentencesOfTheHouse) {
 TEST(Registry, SuggestsAMethodThatIsSpelledAlike) {
   EXPECT_EQ(answer("snapvk:budget=0.1"), "no method 'snapvk'; did you mean 'snapkv'?");
   EXPECT_EQ(answer("fast_kv"), "no method 'fast_kv'; did you mean 'fastkv'?");
-  EXPECT_TRUE(answer("zzzzzz").starts_with("no method 'zzzzzz'; there are fastkv, full, knorm, "));
+  EXPECT_TRUE(answer("zzzzzz").starts_with("no method 'zzzzzz'; there are "));
+  for (const Method& method : methods())
+    EXPECT_NE(answer("zzzzzz").find(" " + std::string(method.name)), std::string::npos);
 }
 
 TEST(Registry, RefusesSpecsThatAreNotOne) {
@@ -164,7 +166,7 @@ TEST(Registry, ShowsUnprintableAndEndlessTextInASentence) {
             "no method '\\x01\\xff'; there are " +
                 answer("zzzzzz").substr(std::string("no method 'zzzzzz'; there are ").size()));
   const std::string sentence = answer(std::string(100000, 'x'));
-  EXPECT_LT(sentence.size(), 300u);
+  EXPECT_LT(sentence.size(), 1000u);
   EXPECT_NE(sentence.find("xxx...'"), std::string::npos);
 }
 

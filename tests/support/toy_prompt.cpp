@@ -246,6 +246,10 @@ void ToyPrompt::decode(int tokens) {
     out_.assign(static_cast<size_t>(shape_.layers * shape_.query_heads * dim), 0.0f);
     for (int l = 0; l < shape_.layers; ++l) {
       make_rows(l, {&token, 1}, {&position, 1});
+      last_q_.resize(static_cast<size_t>(shape_.layers));
+      last_q_[static_cast<size_t>(l)] = q_data_;
+      std::vector<std::vector<float>> probs(static_cast<size_t>(shape_.heads));
+      std::vector<StepTap> taps;
       for (int h = 0; h < shape_.heads; ++h) {
         HeadCache& cache = store_->at(l, h);
         cache.append(k_[h].row(0), v_[h].row(0), position);
@@ -253,7 +257,8 @@ void ToyPrompt::decode(int tokens) {
         std::vector<int32_t> pages;
         compressor_->choose_pages(l, h, q, pages);
         const PagedHead head = cache.paged(pages);
-        std::vector<float> probs(policy_->demand().decode_probs ? head.rows() : 0);
+        std::vector<float>& paid = probs[static_cast<size_t>(h)];
+        paid.resize(policy_->demand().decode_probs ? static_cast<size_t>(head.rows()) : 0);
         float* const out = &out_[static_cast<size_t>((l * shape_.query_heads + h * group) * dim)];
         const HeadAttention job{.q = q,
                                 .head = head,
@@ -261,19 +266,31 @@ void ToyPrompt::decode(int tokens) {
                                 .first_query_head = static_cast<int>(h * group),
                                 .rule = rule_of(shape_, l),
                                 .out = Mat::packed(out, {group, dim}),
-                                .probs = probs};
+                                .probs = paid};
         ops_->attend({&job, 1});
-        compressor_->observe({.shape = shape_,
-                              .layer = l,
-                              .head = h,
-                              .probs = probs,
-                              .rows = head.row_numbers,
-                              .k = k_[h].row(0)});
+        taps.push_back({.shape = shape_,
+                        .layer = l,
+                        .head = h,
+                        .probs = paid,
+                        .rows = head.row_numbers,
+                        .k = k_[h].row(0),
+                        .v = v_[h].row(0),
+                        .positions = cache.positions()});
       }
+      compressor_->observe(taps);
     }
     ++tokens_;
     compressor_->end_step();
   }
+}
+
+std::vector<float> ToyPrompt::last_queries(int layer) const {
+  return last_q_[static_cast<size_t>(layer)];
+}
+
+std::vector<float> ToyPrompt::scores(int layer, int head) const {
+  const std::span<const float> lane = std::as_const(*store_).at(layer, head).scores();
+  return {lane.begin(), lane.end()};
 }
 
 std::vector<int32_t> ToyPrompt::kept(int layer, int head) const {

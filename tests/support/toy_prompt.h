@@ -49,6 +49,9 @@ class ToyPrompt {
   ToyHead head(int layer, int head) const;
   std::vector<ToyHead> heads() const;                         // all of them
   const std::vector<float>& outputs() const { return out_; }  // of the last decoded token
+  // Queries of the last decoded token, [query_heads, dim], after rotation.
+  std::vector<float> last_queries(int layer) const;
+  std::vector<float> scores(int layer, int head) const;  // the lane
   // A token's key before rotation.
   std::vector<float> raw_key(int layer, int head, int token) const;
 
@@ -57,8 +60,10 @@ class ToyPrompt {
   const Policy& policy() const { return *policy_; }
   const KvShape& shape() const { return shape_; }
   KvStore& store() { return *store_; }
+  PagePool& pool() { return *pool_; }
   Compressor& compressor() { return *compressor_; }
   const std::vector<float>& inv_freq() const { return inv_freq_; }
+  WeightMatrix output_projection() const;  // of every layer
   int tokens() const { return tokens_; }
   int layers_run() const { return layers_run_; }  // of all prompts, restarts included
 
@@ -84,7 +89,8 @@ class ToyPrompt {
   std::vector<int> rows_into_;
   std::vector<float> q_data_, k_data_, v_data_, out_;
   mutable std::vector<float> wo_;
-  Cube q_, k_, v_;  // [rows, query_heads, dim], [heads, rows, dim]
+  std::vector<std::vector<float>> last_q_;  // [layers]
+  Cube q_, k_, v_;                          // [rows, query_heads, dim], [heads, rows, dim]
 };
 
 }  // namespace pith::test
