@@ -1,0 +1,64 @@
+// H2O (arXiv:2306.14048): rows that have received most attention so far, the heavy hitters, stay
+// beside the newest rows; in the prompt and after every generated token. methods.md 9.3.
+//
+// Two forms are called H2O. `form=running` is the paper: sums over all queries so far, and the
+// heavy rows and the newest share the budget. `form=prompt` is what comparisons run (KVCache-
+// Factory): the sums of the prompt, once, the window kept, nothing evicted while generating.
+#include <algorithm>
+
+#include "policy/defaults.h"
+#include "policy/registry.h"
+
+namespace pith {
+namespace {
+
+class AttentionSoFar final : public Scorer {
+ public:
+  Demand demand() const override { return {.prompt_mass = Mass::sum, .decode_probs = true}; }
+  bool scores_add_up() const override { return true; }
+  bool scores_steps() const override { return true; }
+
+  void score_prompt(const LayerTap& tap, Mat scores) const override {
+    const ConstMat mass = tap.ops.to_host(tap.prompt_mass);
+    for (int h = 0; h < tap.shape.heads; ++h) std::ranges::copy(mass.row(h), scores.row(h).begin());
+  }
+
+  void score_step(const StepTap& tap, std::span<float> scores) const override {
+    for (size_t i = 0; i < tap.probs.size(); ++i)
+      scores[tap.rows.empty() ? i : static_cast<size_t>(tap.rows[i])] += tap.probs[i];
+  }
+};
+
+void build(Options& o, const KvShape& /*shape*/, Policy& p) {
+  const bool running = o.word("form", "running", "running|prompt",
+                              "running: the paper, evicts while generating; prompt: sums of the "
+                              "prompt only, as comparisons run it") == "running";
+  protect_options(o, p, {.sink = 0, .recent = running ? 1 : 32});
+  const double newest =
+      o.ratio("newest", running ? 0.5 : 0.0, "share of the budget that goes to the newest rows");
+  p.protect.recent_share = std::max(p.protect.recent_share, newest);
+  p.reduce_every = o.count("reduce_every", running ? 1 : 0,
+                           "generated tokens between reductions; 0: the prompt only");
+  p.scorer = std::make_unique<AttentionSoFar>();
+}
+
+const RegisterMethod h2o{{
+    .name = "h2o",
+    .summary = "keep the rows that have received most attention so far, and the newest",
+    .source = "arXiv:2306.14048",
+    .build = build,
+    .cost = "a prompt: one more product of all queries with all keys per layer, half of its "
+            "attention again; a token: its probabilities, and one row leaves each head",
+    .departures =
+        {"Sums favour old rows, which more queries have seen; they are the paper's. `observed` "
+         "divides by the number of those queries.",
+         "Rows are kept per key/value head, by the sum over its query heads; the reference keeps "
+         "rows for every query head.",
+         "The prompt is reduced at its end, layer by layer; the reference's harness for generation "
+         "does the same.",
+         "form=prompt keeps 32 newest rows; the harnesses use 8 to 32. Their attention counts, as "
+         "there; their own columns do not compete."},
+}};
+
+}  // namespace
+}  // namespace pith
