@@ -9,7 +9,7 @@
 #include "apps/command.h"
 #include "apps/engine_arguments.h"
 #include "apps/generation.h"
-#include "apps/text_input.h"
+#include "apps/stop.h"
 #include "apps/units.h"
 #include "base/error.h"
 
@@ -54,8 +54,7 @@ class Conversation {
   explicit Conversation(const ChatOptions& options)
       : options_(options),
         engine_(open_engine(options.engine)),
-        chat_(options.family.empty() ? ChatTemplate::of(engine_->model().file())
-                                     : ChatTemplate::named(options.family)),
+        chat_(chat_template()),
         sampling_(sampling_options(options.sampling)) {
     clear();
   }
@@ -66,28 +65,16 @@ class Conversation {
     if (!options_.system.empty()) messages_.push_back({"system", options_.system});
   }
 
-  // Only what is new of the conversation is fed: the cache holds the turns before, as the template
-  // writes them. Where it writes an earlier turn differently later on, everything is read again.
+  // Answers on standard output. False if Ctrl-C cut the answer short; what there is of it stays. A
+  // message that cannot be answered (Error) is forgotten.
   bool say(const std::string& message) {
     messages_.push_back({"user", message});
-    const std::string whole = chat_.render(messages_);
-    if (!whole.starts_with(fed_)) open();
-    const bool first = fed_.empty();
-    const std::string fresh = whole.substr(fed_.size());
-    const Tokenizer& tokenizer = engine_->tokenizer();
-    GenerateRequest request;
-    request.max_tokens = options_.predict;
-    request.context = context_limit(*engine_, options_.engine);
-    request.stops = chat_.stops();
-    request.stop_tokens = chat_.stop_tokens(tokenizer);
-    request.bar = !options_.quiet;
-    last_ = generate_text(
-        *engine_, *session_,
-        first ? tokenizer.encode_prompt(fresh, true) : tokenizer.encode(fresh, true), request);
-    std::fputc('\n', stdout);
-    std::fflush(stdout);
-    fed_ = whole + last_.text;
-    messages_.push_back({"assistant", last_.text});
+    try {
+      answer();
+    } catch (...) {
+      messages_.pop_back();
+      throw;
+    }
     return last_.finish != "interrupted";
   }
 
@@ -99,10 +86,46 @@ class Conversation {
   }
 
  private:
+  ChatTemplate chat_template() const {
+    if (options_.family.empty()) return ChatTemplate::of(engine_->model().file());
+    const Tokenizer& tokenizer = engine_->tokenizer();
+    const std::string_view end = tokenizer.name(tokenizer.end_token());
+    return end.empty() ? ChatTemplate::named(options_.family)
+                       : ChatTemplate::named(options_.family, end);
+  }
+
   void open() {
     session_ = engine_->open(options_.spec, sampling_);
-    fed_.clear();
+    held_.clear();
     last_ = {};
+  }
+
+  // Only what is new of the conversation is fed: the cache holds the turns before, as the template
+  // writes them. Where it writes an earlier turn differently later on, everything is read again.
+  void answer() {
+    const std::string whole = chat_.render(messages_);
+    if (!whole.starts_with(held_)) open();
+    const Tokenizer& tokenizer = engine_->tokenizer();
+    const std::vector<int32_t> fresh =
+        held_.empty() ? tokenizer.encode_prompt(whole, true)
+                      : tokenizer.encode_more(std::string_view(whole).substr(held_.size()), true);
+    GenerateRequest request;
+    request.max_tokens = options_.predict;
+    request.context = context_limit(*engine_, options_.engine);
+    request.stops = chat_.stops();
+    request.stop_tokens = chat_.stop_tokens(tokenizer);
+    request.bar = !options_.quiet;
+    request.goes_on = true;
+    last_ = generate_text(*engine_, *session_, fresh, request);
+    std::fputc('\n', stdout);
+    std::fflush(stdout);
+    if (last_.before_stop) session_ = std::move(last_.before_stop);
+    held_ = whole + last_.held;
+    messages_.push_back({"assistant", last_.text});
+    // Some templates write the blank that the answer begins with themselves.
+    std::string& content = messages_.back().content;
+    if (content.starts_with(' ') && !chat_.render(messages_, false).starts_with(held_))
+      content.erase(0, 1);
   }
 
   const ChatOptions& options_;
@@ -111,9 +134,21 @@ class Conversation {
   SamplingOptions sampling_;
   std::unique_ptr<Session> session_;
   std::vector<ChatMessage> messages_;
-  std::string fed_;  // the text that the session has read and written
+  std::string held_;  // the text that the cache stands for
   Generated last_;
 };
+
+void obey(const std::string& command, Conversation& conversation) {
+  if (command == "/help")
+    std::fputs(kHelp, stdout);
+  else if (command == "/clear")
+    conversation.clear();
+  else if (command == "/stats")
+    conversation.stats();
+  else
+    std::printf("There is no command %s; /help lists them.\n", command.c_str());
+  std::fflush(stdout);
+}
 
 int chat(const ChatOptions& options) {
   Conversation conversation(options);
@@ -123,20 +158,22 @@ int chat(const ChatOptions& options) {
   while (read_message(terminal, message)) {
     if (message.empty()) continue;
     if (message == "/quit" || message == "/exit") break;
-    if (message == "/help") {
-      std::fputs(kHelp, stdout);
-    } else if (message == "/clear") {
-      conversation.clear();
-    } else if (message == "/stats") {
-      conversation.stats();
-    } else if (message.starts_with('/')) {
-      std::printf("There is no command %s; /help lists them.\n", message.c_str());
-    } else if (!conversation.say(message) && !terminal) {
-      return 130;
+    if (message.starts_with('/')) {
+      obey(message, conversation);
+      continue;
     }
+    try {
+      const bool whole = conversation.say(message);
+      if (!whole && !terminal) return 130;
+    } catch (const Error& error) {
+      // A person can say something else; a pipe cannot.
+      if (!terminal || error.code() == Errc::io) throw;
+      std::fprintf(stderr, "%s\n", error.what());
+    }
+    forget_interrupt();
   }
   if (terminal) std::fputc('\n', stdout);
-  return 0;
+  return interrupted() ? 130 : 0;
 }
 
 std::function<int()> setup(Arguments& arguments) {

@@ -52,6 +52,39 @@ void Generated::write(JsonWriter& json) const {
   json.key("peak_rss_bytes").value(peak_rss_bytes);
 }
 
+namespace {
+
+// A stop string may begin several tokens before it is complete, and those are in the cache by then.
+// So a fork is kept from before the token that may begin one, until the text shows that none did.
+class BeforeStop {
+ public:
+  // `known` bytes belong to the text, `added` of them since the last look; `waiting` whether more
+  // may. The newest token is among them and not in the cache.
+  void look(const Session& session, size_t known, size_t added, bool waiting) {
+    if (!waiting) {
+      fork_.reset();
+    } else if (held_bytes_ <= known && (!fork_ || added > 0)) {
+      try {
+        fork_ = session.fork();
+      } catch (const Error& error) {
+        if (error.code() != Errc::no_memory) throw;
+        fork_.reset();  // the conversation will be read again
+      }
+    }
+  }
+  void take(std::string_view piece) { held_bytes_ += piece.size(); }
+  // The newest session whose cache has nothing but `text`; null if that is the one generating.
+  std::unique_ptr<Session> last(const std::string& text) {
+    return held_bytes_ > text.size() ? std::move(fork_) : nullptr;
+  }
+
+ private:
+  std::unique_ptr<Session> fork_;
+  size_t held_bytes_ = 0;  // of generated text in the cache
+};
+
+}  // namespace
+
 Generated generate_text(Engine& engine, Session& session, const std::vector<int32_t>& prompt,
                         const GenerateRequest& request) {
   const size_t context = request.context > 0 ? static_cast<size_t>(request.context)
@@ -76,6 +109,10 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
 
   Utf8Stream characters;
   StopStrings stops(request.stops);
+  BeforeStop before;
+  size_t known = 0;  // bytes of the text that no stop string can take back
+  const size_t first = session.tokens.size();
+  const Tokenizer& tokenizer = engine.tokenizer();
   const auto show = [&](const std::string& text) {
     out.text += text;
     if (!request.show || text.empty()) return;
@@ -93,18 +130,29 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
     last_seconds = watch.seconds();
     if (out.tokens.empty()) out.first_seconds = last_seconds;
     out.tokens.push_back(token);
-    show(stops.feed(characters.feed(engine.tokenizer().piece(token))));
-    return !stops.hit();
+    const std::string_view piece = tokenizer.piece(token);
+    const std::string certain = stops.feed(piece);
+    known += certain.size();
+    show(characters.feed(certain));
+    if (stops.hit()) return false;
+    if (request.goes_on) {
+      before.look(session, known, certain.size(), stops.waiting());
+      before.take(piece);
+    }
+    return true;
   });
-  if (!stops.hit()) {
-    show(stops.feed(characters.flush()));
-    show(stops.flush());
-  }
+  show(characters.feed(stops.flush()));
+  show(characters.flush());
   out.generate_seconds = last_seconds - out.first_seconds;
   out.finish = stops.hit()                       ? "stop_string"
                : ended || finish == Finish::stop ? "stop"
                : finish == Finish::length        ? "length"
                                                  : "interrupted";
+  if (request.goes_on) {
+    if (stops.hit()) out.before_stop = before.last(out.text);
+    const Session& held = out.before_stop ? *out.before_stop : session;
+    for (size_t i = first; i < held.tokens.size(); ++i) out.held += tokenizer.piece(held.tokens[i]);
+  }
   out.cache_bytes = session.store->bytes().total();
   out.full_cache_bytes = full_cache_bytes(engine.model().config().shape, session.tokens.size());
   out.peak_rss_bytes = peak_resident_bytes();

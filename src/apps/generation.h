@@ -1,6 +1,7 @@
 // Generating text for a terminal: whole characters as they come, stop strings, Ctrl-C, figures.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,10 @@ struct Generated {
   double first_seconds = 0;     // to the first token: TTFT
   double generate_seconds = 0;  // from the first token to the last
   uint64_t cache_bytes = 0, full_cache_bytes = 0, peak_rss_bytes = 0;
+  // With GenerateRequest::goes_on: the beginning of `text` that a further turn finds in the cache,
+  // and, if a stop string had been read before it was recognised, the session as it was without.
+  std::string held;
+  std::unique_ptr<Session> before_stop;
   double prompt_rate() const;    // tokens per second
   double generate_rate() const;  // tokens per second after the first
   // One line for people.
@@ -32,6 +37,7 @@ struct GenerateRequest {
   std::vector<int32_t> stop_tokens;  // beside those that end every text of the model
   bool show = true;                  // write the text to stdout as it comes
   bool bar = true;                   // progress of the prompt on stderr
+  bool goes_on = false;              // a further turn follows; see Generated::held
 };
 
 // Feeds `prompt` to the session and generates. Ctrl-C ends the text, not the process. Throws

@@ -16,6 +16,7 @@ class StopStrings {
   std::string feed(std::string_view text);
   // The text has ended: what was held back.
   std::string flush();
+  bool waiting() const { return !waiting_.empty(); }  // text is held back
   bool hit() const { return !found_.empty(); }
   const std::string& found() const { return found_; }  // the string that ended the text
 

@@ -53,6 +53,11 @@ class ByteLevelBpe final : public VocabularyTokenizer {
         splitter_(rule),
         whole_words_(rule.whole_words),
         pairs_(spec.merges.size()) {
+    if (spec.merges.empty() && table_.longest_piece() > 1)
+      TokenTable::fail(spec,
+                       "tokenizer.ggml.merges is missing or empty, so byte-level BPE ('gpt2') "
+                       "cannot join bytes to tokens; convert the model again from a folder whose "
+                       "tokenizer.json has its merges");
     for (size_t i = 0; i < spec.merges.size(); ++i) add_merge(spec, i);
     for (int byte = 0; byte < 256; ++byte) lacks_bytes_ |= table_.byte(byte) < 0;
   }

@@ -124,7 +124,12 @@ class TokenTable {
 // Shared by both tokenizers: everything but how plain text becomes tokens.
 class VocabularyTokenizer : public Tokenizer {
  public:
-  std::vector<int32_t> encode(std::string_view text, bool parse_special) const final;
+  std::vector<int32_t> encode(std::string_view text, bool parse_special) const final {
+    return encode_from(text, parse_special, /*first=*/true);
+  }
+  std::vector<int32_t> encode_more(std::string_view text, bool parse_special) const final {
+    return encode_from(text, parse_special, /*first=*/false);
+  }
   std::string_view piece(int32_t token) const final;
   std::string_view name(int32_t token) const final;
   int32_t find(std::string_view name) const final { return table_.find(name); }
@@ -151,6 +156,8 @@ class VocabularyTokenizer : public Tokenizer {
   bool skips_blanks_after_special_ = false;
 
  private:
+  std::vector<int32_t> encode_from(std::string_view text, bool parse_special, bool first) const;
+
   bool adds_begin_, adds_end_;
 };
 

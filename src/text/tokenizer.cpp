@@ -21,10 +21,7 @@ VocabularySpec read_vocabulary(const GgufFile& file) {
   if (file.has("tokenizer.ggml.scores")) spec.scores = file.numbers("tokenizer.ggml.scores");
   if (file.has("tokenizer.ggml.token_type"))
     spec.types = file.integers("tokenizer.ggml.token_type");
-  if (file.has("tokenizer.ggml.merges"))
-    spec.merges = file.texts("tokenizer.ggml.merges");
-  else if (spec.model == "gpt2")
-    TokenTable::fail(spec, "tokenizer.ggml.merges is missing, which byte-level BPE needs");
+  if (file.has("tokenizer.ggml.merges")) spec.merges = file.texts("tokenizer.ggml.merges");
   const auto id = [&](const char* key) {
     return file.has(key) ? std::optional(file.integer(key)) : std::nullopt;
   };
@@ -70,12 +67,12 @@ VocabularyTokenizer::VocabularyTokenizer(const VocabularySpec& spec, Spelling sp
       adds_begin_(spec.adds_begin.value_or(adds_begin) && table_.begin() >= 0),
       adds_end_(spec.adds_end.value_or(false) && table_.end() >= 0) {}
 
-std::vector<int32_t> VocabularyTokenizer::encode(std::string_view text, bool parse_special) const {
+std::vector<int32_t> VocabularyTokenizer::encode_from(std::string_view text, bool parse_special,
+                                                      bool first) const {
   if (text.size() >= UINT32_MAX)
     throw Error(Errc::bad_request, "a text of 4 GiB or more cannot be turned into tokens at once");
   std::vector<int32_t> tokens;
   const std::unique_ptr<Scratch> scratch = make_scratch();
-  bool first = true;
   size_t begin = 0;  // of the fragment in hand
   const auto flush = [&](size_t end) {
     if (end > begin) {

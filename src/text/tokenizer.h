@@ -23,6 +23,9 @@ class Tokenizer {
   // are always taken. Any bytes may come: those that are not UTF-8 survive a round trip where the
   // vocabulary has a token per byte, and become U+FFFD where it lacks them.
   virtual std::vector<int32_t> encode(std::string_view text, bool parse_special) const = 0;
+  // Text that goes on right behind other text: encode, but a SentencePiece model puts no blank in
+  // front of it.
+  virtual std::vector<int32_t> encode_more(std::string_view text, bool parse_special) const = 0;
   // encode with the begin (and end) token the model was trained with, each once: a template that
   // spells one out adds no second.
   std::vector<int32_t> encode_prompt(std::string_view text, bool parse_special) const;

@@ -55,6 +55,17 @@ TEST(SentencePiece, MergesTheLeftmostOfPairsOfEqualScore) {
   EXPECT_EQ(encoded(*make_tokenizer(crossed->spec), "abc"), (Names{"ab", "c"}));
 }
 
+TEST(SentencePiece, PutsNoBlankInFrontOfTextThatGoesOn) {
+  const auto owned = low_lower();
+  const int32_t end = add_token(*owned, "<end>", kControl);
+  const auto tokenizer = make_tokenizer(owned->spec);
+  EXPECT_EQ(names(*tokenizer, tokenizer->encode_more("low", true)), (Names{"low"}));
+  EXPECT_EQ(names(*tokenizer, tokenizer->encode_more(" low", true)), (Names{kMark + "low"}));
+  // Behind a special token a new stretch begins.
+  EXPECT_EQ(names(*tokenizer, tokenizer->encode_more("low<end>low", true)),
+            (Names{"low", std::string(tokenizer->name(end)), kMark + "low"}));
+}
+
 TEST(SentencePiece, PutsOneBlankInFrontAndTakesItBackUnlessToldNotTo) {
   const auto owned = low_lower();
   const auto with = make_tokenizer(owned->spec);

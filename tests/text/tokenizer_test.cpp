@@ -112,6 +112,42 @@ TEST(Tokenizer, RefusesMergesThatNameNoToken) {
   }
 }
 
+// A file with the 256 letters of bytes and "ab", and a list of merges if there is one.
+std::vector<std::byte> byte_level_file(const std::vector<std::string>* merges) {
+  const auto owned = small_byte_level({"a b"});
+  std::vector<std::byte> bytes;
+  GgufWriter writer(bytes);
+  writer.set_text("general.architecture", "llama");
+  writer.set_text("tokenizer.ggml.model", "gpt2");
+  writer.set_text("tokenizer.ggml.pre", "gpt-2");
+  writer.set_texts("tokenizer.ggml.tokens",
+                   std::vector<std::string>(owned->spec.tokens.begin(), owned->spec.tokens.end()));
+  if (merges != nullptr) writer.set_texts("tokenizer.ggml.merges", *merges);
+  writer.begin();
+  writer.finish();
+  return bytes;
+}
+
+TEST(Tokenizer, NamesTheFileTheFieldAndTheRemedyWhereAFileLacksItsMerges) {
+  const std::vector<std::string> some = {"a b"}, none;
+  std::vector<std::byte> bytes = byte_level_file(&some);
+  EXPECT_EQ(Tokenizer::load(*GgufFile::parse(bytes, "whole.gguf"))->encode("ab", false).size(), 1u);
+  for (const std::vector<std::string>* merges :
+       {static_cast<const std::vector<std::string>*>(nullptr), &none}) {
+    bytes = byte_level_file(merges);
+    const auto file = GgufFile::parse(bytes, "lossy.gguf");
+    try {
+      Tokenizer::load(*file);
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Errc::bad_file);
+      const std::string what = error.what();
+      for (const char* part : {"lossy.gguf", "tokenizer.ggml.merges", "convert the model again"})
+        EXPECT_NE(what.find(part), std::string::npos) << what;
+    }
+  }
+}
+
 TEST(Tokenizer, GuessesThePreTokeniserOnlyWhereTheFileNamesNone) {
   const auto owned = some_gpt2();
   owned->spec.pre.reset();
