@@ -104,9 +104,10 @@ std::string bash_script() {
         values += "    " + joined(patterns, " | ") + ") " + bash_reply(argument) + "; return ;;\n";
     }
     const std::string quoted_name = quoted(command->name);
-    options += "    " + quoted_name + ")\n      if [[ $word == -* ]]; then\n" +
-               "        COMPREPLY=($(compgen -W " + quoted(joined(flags)) +
-               " -- \"$word\"))\n      else\n        " + operand + "\n      fi\n      ;;\n";
+    options.append("    ").append(quoted_name).append(")\n      if [[ $word == -* ]]; then\n");
+    options.append("        COMPREPLY=($(compgen -W ").append(quoted(joined(flags)));
+    options.append(" -- \"$word\"))\n      else\n        ").append(operand);
+    options.append("\n      fi\n      ;;\n");
   }
   return "# bash completion of pith; made by 'pith completion bash'\n"
          "_pith() {\n"

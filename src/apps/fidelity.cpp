@@ -70,7 +70,7 @@ double Fidelity::mean_divergence() const {
 double Fidelity::divergence_quantile(double share) const {
   if (divergences.empty()) return 0;
   std::vector<float> sorted = divergences;
-  const auto at = static_cast<size_t>(share * static_cast<double>(sorted.size() - 1) + 0.5);
+  const auto at = static_cast<size_t>(std::lround(share * static_cast<double>(sorted.size() - 1)));
   std::ranges::nth_element(sorted, sorted.begin() + static_cast<std::ptrdiff_t>(at));
   return sorted[at];
 }

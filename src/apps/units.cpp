@@ -50,7 +50,7 @@ std::optional<uint64_t> parse_bytes(std::string_view text) {
     const size_t power = std::string_view("kmgt").find(unit.front());
     if (power == std::string_view::npos) return std::nullopt;
     const std::string_view rest = std::string_view(unit).substr(1);
-    if (rest != "" && rest != "b" && rest != "ib") return std::nullopt;
+    if (!rest.empty() && rest != "b" && rest != "ib") return std::nullopt;
     scale = std::pow(rest == "b" ? 1000.0 : 1024.0, static_cast<double>(power + 1));
   }
   const double bytes = value * scale;

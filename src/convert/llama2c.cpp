@@ -269,10 +269,9 @@ Vocabulary read_tokenizer(const std::string& path, int64_t vocab) {
   for (int byte = 0; byte < 256 && byte + 3 < vocab; ++byte) {
     constexpr std::string_view kHex = "0123456789ABCDEF";
     const std::string name = std::string("<0x") + kHex[byte / 16] + kHex[byte % 16] + ">";
-    if (v.tokens[static_cast<size_t>(byte) + 3] != name)
-      throw Error(Errc::bad_file, path + ": token " + std::to_string(byte + 3) +
-                                      " is not the byte " + name +
-                                      "; this is no llama2.c tokenizer");
+    if (v.tokens[static_cast<size_t>(byte) + 3] == name) continue;
+    std::string what = path + ": token " + std::to_string(byte + 3) + " is not the byte ";
+    throw Error(Errc::bad_file, what.append(name).append("; this is no llama2.c tokenizer"));
   }
   return v;
 }

@@ -11,7 +11,7 @@ namespace {
 // One step as a word: "digits:1", "bytes:regex", "split:" and its pattern. Line breaks in
 // patterns are spelled out, since files have them either way.
 std::string step_word(const JsonView& step) {
-  const std::string type = step.text("type");
+  std::string type = step.text("type");
   if (type == "Digits") return step.boolean("individual_digits", false) ? "digits:1" : "digits:n";
   if (type == "ByteLevel") return step.boolean("use_regex", true) ? "bytes:regex" : "bytes";
   if (type != "Split") return type;

@@ -70,9 +70,9 @@ RandomRows::RandomRows(DType dtype, float spread, uint64_t seed) : dtype_(dtype)
     return;
   }
   // What random codes come to at a scale of one, measured on 64 blocks.
-  constexpr int kBlocks = 64;
-  const auto elements = static_cast<size_t>(kBlocks * format.block_elements);
-  std::vector<std::byte> blocks(static_cast<size_t>(kBlocks * format.block_bytes));
+  constexpr size_t kBlocks = 64;
+  const size_t elements = kBlocks * static_cast<size_t>(format.block_elements);
+  std::vector<std::byte> blocks(kBlocks * static_cast<size_t>(format.block_bytes));
   const float ratio = scales_of(dtype).ratio;
   for (int b = 0; b < kBlocks; ++b)
     fill_block(blocks.data() + b * format.block_bytes, b, float_to_half(1), float_to_half(ratio));

@@ -76,6 +76,7 @@ RecallPrompt make_recall_prompt(int tokens, int needles, uint64_t seed) {
   prompt.tokens.push_back(RecallWords::kFullStop);
   const std::vector<int> order = draw(random, needles, needles);
   std::vector<RecallNeedle> listed;
+  listed.reserve(order.size());
   for (const int i : order) listed.push_back(prompt.needles[static_cast<size_t>(i)]);
   for (const RecallNeedle& needle : listed) prompt.tokens.push_back(needle.key);
   prompt.needles = std::move(listed);

@@ -169,8 +169,8 @@ SafeFolder::SafeFolder(const std::string& folder) : path_(folder) {
   for (const fs::path& file : files) add(open_safetensors(file.string()), file.string());
 }
 
-void SafeFolder::add(SafeFile file, const std::string& path) {
-  files_.push_back(file.file);
+void SafeFolder::add(SafeFile&& file, const std::string& path) {
+  files_.push_back(std::move(file.file));
   for (auto& [name, tensor] : file.tensors)
     if (!tensors_.emplace(name, std::move(tensor)).second)
       throw Error(Errc::bad_file,

@@ -46,7 +46,7 @@ class SafeFolder {
   const std::string& path() const { return path_; }
 
  private:
-  void add(SafeFile file, const std::string& path);
+  void add(SafeFile&& file, const std::string& path);
   void read_index(const std::string& path);
   std::string path_;
   std::vector<std::shared_ptr<const MappedFile>> files_;

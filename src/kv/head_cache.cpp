@@ -100,7 +100,7 @@ HeadCache::Side HeadCache::forked(const Side& side) const {
 }
 
 size_t HeadCache::fork_bytes() const {
-  const auto clone_bytes = [](const auto& array) { return array.size() * sizeof(array[0]); };
+  const auto clone_bytes = [](const auto& array) { return array.size() * array.kElementBytes; };
   const CountedArray<float> none;
   size_t bytes = clone_bytes(positions_) + clone_bytes(scores_) + clone_bytes(summaries_) +
                  (pseudo_.size() + pseudo_before_.size()) * pseudo_cost() +
@@ -415,7 +415,7 @@ size_t HeadCache::write_bytes(int added, bool with_pseudo) const {
   const auto pages_for = [&](int n) {
     return static_cast<size_t>((n + page_rows_ - 1) / page_rows_);
   };
-  const size_t row_count = static_cast<size_t>(rows() + added);
+  const auto row_count = static_cast<size_t>(rows()) + static_cast<size_t>(added);
   const size_t pages = pages_for(rows() + added), new_pages = pages - pages_for(rows());
   size_t bytes = new_pages * 2 * PagePool::page_cost(open_bytes());
   for (const Side* side : {&k_, &v_}) {
@@ -451,7 +451,7 @@ size_t HeadCache::seal_bytes(int added, int summary_floats) const {
   }
   if (summary_floats > 0) {
     const size_t pages = static_cast<size_t>(sealed),
-                 row_count = static_cast<size_t>(rows() + added);
+                 row_count = static_cast<size_t>(rows()) + static_cast<size_t>(added);
     bytes += summaries_.growth(pages * static_cast<size_t>(summary_floats));
     bytes += chosen_.k.growth(pages) + chosen_.v.growth(pages);
     if (summary_ == nullptr)

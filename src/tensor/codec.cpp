@@ -72,7 +72,7 @@ void decode(const BlockQ2K& b, float* out) {
   for (int e = 0; e < 256; ++e) {
     const int half = e / 128, pair = e % 128 / 32, i = e % 32;
     const int q = (b.q[half * 32 + i] >> (2 * pair)) & 3;
-    const uint8_t scale = b.scales[e / 16];
+    const uint8_t scale = b.scales[part];
     out[e] = d * static_cast<float>(scale & 15) * static_cast<float>(q) -
              m * static_cast<float>(scale >> 4);
   }
@@ -118,10 +118,10 @@ void decode(const BlockQ5K& b, float* out) {
 void decode(const BlockQ6K& b, float* out) {
   const float d = half_to_float(b.d);
   for (int e = 0; e < 256; ++e) {
-    const int half = e / 128, within = e % 128;
+    const int part = e / 16, half = e / 128, within = e % 128;
     const int low = (b.low[half * 64 + within % 64] >> (4 * (within / 64))) & 15;
     const int high = (b.high[half * 32 + within % 32] >> (2 * (within / 32))) & 3;
-    out[e] = d * static_cast<float>(b.scales[e / 16]) * static_cast<float>((low | high << 4) - 32);
+    out[e] = d * static_cast<float>(b.scales[part]) * static_cast<float>((low | high << 4) - 32);
   }
 }
 

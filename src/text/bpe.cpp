@@ -112,7 +112,7 @@ class ByteLevelBpe final : public VocabularyTokenizer {
   void encode_word(std::string_view word, Words& words, std::vector<int32_t>& out) const {
     const bool keeps = word.size() <= kLongestKeptWord;
     if (keeps) {
-      const auto [place, added] = words.seen.try_emplace(word, out.size(), 0);
+      const auto [place, added] = words.seen.try_emplace(word, Words::Place{out.size(), 0});
       if (!added) {
         const auto [begin, tokens] = place->second;
         for (size_t i = 0; i < tokens; ++i) out.push_back(out[begin + i]);
@@ -140,7 +140,7 @@ class ByteLevelBpe final : public VocabularyTokenizer {
       return left.token < 0 || right.token < 0 ? MergedPair{}
                                                : pairs_.find(left.token, right.token);
     });
-    for (uint32_t i = merger.first(); i != Merger::npos; i = merger.at(i).next)
+    for (uint32_t i = merger.first(); i != Merger::kEnd; i = merger.at(i).next)
       if (const int32_t token = merger.at(i).token; token >= 0)
         out.push_back(token);
       else if (table_.unknown() >= 0)

@@ -2,7 +2,7 @@
 // rank does, leftmost among equals, until none is left. O(n log n) for any input: a run of two
 // million blanks is one word to most pre-tokenisers.
 //
-//   Merger ( clear ( add )* merge )*      then walk first, next(...), ... to npos
+//   Merger ( clear ( add )* merge )*      then walk first, next(...), ... to kEnd
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ struct MergedPair {
 
 class Merger {
  public:
-  static constexpr uint32_t npos = UINT32_MAX;
+  static constexpr uint32_t kEnd = UINT32_MAX;
 
   struct Symbol {
     uint32_t begin;  // its first byte; it reaches to where the next one begins
@@ -35,11 +35,11 @@ class Merger {
     symbols_.push_back({begin, token, index - 1, index + 1, {}});
   }
   size_t size() const { return symbols_.size(); }
-  uint32_t first() const { return symbols_.empty() ? npos : 0; }
+  uint32_t first() const { return symbols_.empty() ? kEnd : 0; }
   const Symbol& at(uint32_t index) const { return symbols_[index]; }
   // One past the last byte of a symbol of a text of `bytes`.
   uint32_t end(const Symbol& symbol, uint32_t bytes) const {
-    return symbol.next == npos ? bytes : symbols_[symbol.next].begin;
+    return symbol.next == kEnd ? bytes : symbols_[symbol.next].begin;
   }
 
   // `pair(left, right)` says what two adjacent symbols become: MergedPair(const Symbol&, const
@@ -47,8 +47,8 @@ class Merger {
   template <class Pair>
   void merge(Pair&& pair) {
     if (symbols_.empty()) return;
-    symbols_.front().prev = npos;
-    symbols_.back().next = npos;
+    symbols_.front().prev = kEnd;
+    symbols_.back().next = kEnd;
     for (uint32_t i = 0; i + 1 < symbols_.size(); ++i)
       symbols_[i].pair = pair(symbols_[i], symbols_[i + 1]);
     if (symbols_.size() <= kFew)
@@ -69,20 +69,20 @@ class Merger {
     symbol.token = symbol.pair.token;
     symbol.next = right.next;
     symbol.pair = {};
-    if (symbol.next != npos) {
+    if (symbol.next != kEnd) {
       symbols_[symbol.next].prev = left;
       symbol.pair = pair(symbol, symbols_[symbol.next]);
     }
-    if (symbol.prev != npos) symbols_[symbol.prev].pair = pair(symbols_[symbol.prev], symbol);
+    if (symbol.prev != kEnd) symbols_[symbol.prev].pair = pair(symbols_[symbol.prev], symbol);
   }
 
   template <class Pair>
   void merge_few(Pair& pair) {
     for (;;) {
-      uint32_t best = npos, rank = MergedPair::kNone;
-      for (uint32_t i = 0; i != npos; i = symbols_[i].next)
+      uint32_t best = kEnd, rank = MergedPair::kNone;
+      for (uint32_t i = 0; i != kEnd; i = symbols_[i].next)
         if (symbols_[i].pair.rank < rank) rank = symbols_[best = i].pair.rank;
-      if (best == npos) return;
+      if (best == kEnd) return;
       join(best, pair);
     }
   }
@@ -100,7 +100,7 @@ class Merger {
     const auto later = std::greater<uint64_t>();
     std::make_heap(heap_.begin(), heap_.end(), later);
     const auto push = [&](uint32_t i) {
-      if (i == npos || symbols_[i].pair.rank == MergedPair::kNone) return;
+      if (i == kEnd || symbols_[i].pair.rank == MergedPair::kNone) return;
       heap_.push_back(entry(i));
       std::push_heap(heap_.begin(), heap_.end(), later);
     };

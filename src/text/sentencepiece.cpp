@@ -113,7 +113,7 @@ class SentencePiece final : public VocabularyTokenizer {
   void encode_word(std::string_view word, Words& words, std::vector<int32_t>& out) const {
     const bool keeps = word.size() <= kLongestKeptWord;
     if (keeps) {
-      const auto [place, added] = words.seen.try_emplace(word, out.size(), 0);
+      const auto [place, added] = words.seen.try_emplace(word, Words::Place{out.size(), 0});
       if (!added) {
         const auto [begin, tokens] = place->second;
         for (size_t i = 0; i < tokens; ++i) out.push_back(out[begin + i]);
@@ -145,7 +145,7 @@ class SentencePiece final : public VocabularyTokenizer {
         words.left_bytes[piece] = right.begin - left.begin;
       return MergedPair{ranks_[token], token};
     });
-    for (uint32_t i = merger.first(); i != Merger::npos; i = merger.at(i).next) {
+    for (uint32_t i = merger.first(); i != Merger::kEnd; i = merger.at(i).next) {
       const Merger::Symbol& symbol = merger.at(i);
       put(word.substr(symbol.begin, merger.end(symbol, bytes) - symbol.begin), symbol.token, words,
           out);

@@ -13,24 +13,20 @@ namespace {
 
 constexpr std::string_view kMarkedBlank = "\xe2\x96\x81";  // U+2581
 
+constexpr std::string_view kDeepSeekEnd =
+    "<\xef\xbd\x9c"
+    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>";
+
 // Names that end a generation in one model or another. Files often name only one of them.
 constexpr std::string_view kEndNames[] = {
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|endoftext|>",
-    "<|return|>",
-    "<|EOT|>",
-    "<|eot|>",
-    "<|eom|>",
-    "<end_of_turn>",
-    "<|END_OF_TURN_TOKEN|>",
-    "<|user_end|>",
-    "<end_of_utterance>",
-    "<\xef\xbd\x9c"
-    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+    "<|eot_id|>",      "<|eom_id|>",
+    "<|end_of_text|>", "<|im_end|>",
+    "<|end|>",         "<|endoftext|>",
+    "<|return|>",      "<|EOT|>",
+    "<|eot|>",         "<|eom|>",
+    "<end_of_turn>",   "<|END_OF_TURN_TOKEN|>",
+    "<|user_end|>",    "<end_of_utterance>",
+    kDeepSeekEnd,
 };
 // As well, but only where the file marks them as more than text.
 constexpr std::string_view kShortEndNames[] = {"</s>",   "<eos>", "<EOT>",
