@@ -223,10 +223,9 @@ void CpuBackend::attend_run(const HeadAttention& job, size_t index, float* memor
     float* z = logits + h * stride;
     if (job.rule.softcap > 0) table_.softcap(z, run.rows, job.rule.softcap);
     if (!job.rule.alibi.empty()) {
-      const float slope = job.rule.alibi[static_cast<size_t>(job.first_query_head + h)];
+      const float slope = job.rule.alibi[job.first_query_head + h];
       for (int r = 0; r < run.rows; ++r)
-        z[r] -= slope * static_cast<float>(job.position -
-                                           head.positions[static_cast<size_t>(run.first_row + r)]);
+        z[r] -= slope * static_cast<float>(job.position - head.positions[run.first_row + r]);
     }
     if (oldest != INT64_MIN)
       for (int r = 0; r < run.rows; ++r)

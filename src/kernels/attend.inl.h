@@ -116,9 +116,8 @@ inline size_t tile_scratch(int queries, int heads, int dim) {
 inline TileMemory lay_out(const TileJob& job) {
   const int64_t rows = static_cast<int64_t>(job.queries) * job.heads;
   TileMemory m;
-  const uintptr_t line = kAlign * sizeof(float);
-  m.q =
-      reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(job.scratch) + line - 1) / line * line);
+  const auto floats = reinterpret_cast<uintptr_t>(job.scratch) / sizeof(float);
+  m.q = job.scratch + (kAlign - static_cast<int64_t>(floats % kAlign)) % kAlign;
   m.keys = m.q + line_up(rows * job.dim);
   m.values = m.keys + static_cast<int64_t>(job.dim) * kKeyBlock;
   m.p = m.values + padded(job.dim) * kKeyBlock;

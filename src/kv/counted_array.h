@@ -20,9 +20,6 @@ class CountedArray {
   static_assert(std::is_trivially_copyable_v<T>);
 
  public:
-  // NOLINTNEXTLINE(bugprone-sizeof-expression): arrays of pointers are meant
-  static constexpr size_t kElementBytes = sizeof(T);
-
   CountedArray() = default;
   CountedArray(PagePool& pool, MemoryClass what) : pool_(&pool), what_(what) {}
   CountedArray(CountedArray&& other) noexcept { *this = std::move(other); }
@@ -44,7 +41,7 @@ class CountedArray {
 
   size_t size() const { return size_; }
   size_t capacity() const { return capacity_; }
-  size_t bytes() const { return capacity_ * kElementBytes; }  // as counted in the pool
+  size_t bytes() const { return capacity_ * sizeof(T); }  // as counted in the pool
   T* data() { return data_; }
   const T* data() const { return data_; }
   T& operator[](size_t i) { return data_[i]; }
@@ -54,7 +51,7 @@ class CountedArray {
   std::span<const T> span() const { return {data_, size_}; }
 
   // What holding `size` elements would add to bytes(); never falls as size grows.
-  size_t growth(size_t size) const { return (capacity_for(size) - capacity_) * kElementBytes; }
+  size_t growth(size_t size) const { return (capacity_for(size) - capacity_) * sizeof(T); }
   // Makes room for `size` elements in all; the caller has asked for growth(size).
   void hold(size_t size) {
     if (size > capacity_) set_capacity(capacity_for(size));
@@ -91,16 +88,16 @@ class CountedArray {
     if (capacity == capacity_) return;
     T* data = nullptr;
     if (capacity > 0) {
-      data = static_cast<T*>(std::realloc(data_, capacity * kElementBytes));
+      data = static_cast<T*>(std::realloc(data_, capacity * sizeof(T)));
       if (data == nullptr) throw std::bad_alloc();
     } else {
       std::free(data_);
     }
     data_ = data;
     if (capacity > capacity_)
-      pool_->charge((capacity - capacity_) * kElementBytes, what_);
+      pool_->charge((capacity - capacity_) * sizeof(T), what_);
     else
-      pool_->refund((capacity_ - capacity) * kElementBytes, what_);
+      pool_->refund((capacity_ - capacity) * sizeof(T), what_);
     capacity_ = capacity;
   }
 

@@ -100,7 +100,7 @@ HeadCache::Side HeadCache::forked(const Side& side) const {
 }
 
 size_t HeadCache::fork_bytes() const {
-  const auto clone_bytes = [](const auto& array) { return array.size() * array.kElementBytes; };
+  const auto clone_bytes = [](const auto& array) { return array.size() * sizeof(array[0]); };
   const CountedArray<float> none;
   size_t bytes = clone_bytes(positions_) + clone_bytes(scores_) + clone_bytes(summaries_) +
                  (pseudo_.size() + pseudo_before_.size()) * pseudo_cost() +

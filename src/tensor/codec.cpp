@@ -72,7 +72,7 @@ void decode(const BlockQ2K& b, float* out) {
   for (int e = 0; e < 256; ++e) {
     const int half = e / 128, pair = e % 128 / 32, i = e % 32;
     const int q = (b.q[half * 32 + i] >> (2 * pair)) & 3;
-    const uint8_t scale = b.scales[part];
+    const uint8_t scale = b.scales[e / 16];
     out[e] = d * static_cast<float>(scale & 15) * static_cast<float>(q) -
              m * static_cast<float>(scale >> 4);
   }
