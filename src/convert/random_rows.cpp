@@ -74,8 +74,9 @@ RandomRows::RandomRows(DType dtype, float spread, uint64_t seed) : dtype_(dtype)
   const size_t elements = kBlocks * static_cast<size_t>(format.block_elements);
   std::vector<std::byte> blocks(kBlocks * static_cast<size_t>(format.block_bytes));
   const float ratio = scales_of(dtype).ratio;
-  for (int b = 0; b < kBlocks; ++b)
-    fill_block(blocks.data() + b * format.block_bytes, b, float_to_half(1), float_to_half(ratio));
+  for (size_t b = 0; b < kBlocks; ++b)
+    fill_block(blocks.data() + b * static_cast<size_t>(format.block_bytes), static_cast<int64_t>(b),
+               float_to_half(1), float_to_half(ratio));
   std::vector<float> x(elements);
   decode_row(dtype, blocks.data(), static_cast<int64_t>(elements), x.data());
   double squares = 0;

@@ -63,7 +63,6 @@ class ToyPrompt {
   PagePool& pool() { return *pool_; }
   Compressor& compressor() { return *compressor_; }
   const std::vector<float>& inv_freq() const { return inv_freq_; }
-  WeightMatrix output_projection() const;  // of every layer
   int tokens() const { return tokens_; }
   int layers_run() const { return layers_run_; }  // of all prompts, restarts included
 
