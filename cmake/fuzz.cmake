@@ -1,5 +1,6 @@
-# libFuzzer targets of tests/fuzz, with clang only:
-#   cmake -B build/fuzz -DCMAKE_CXX_COMPILER=clang++ -DPITH_FUZZ=ON -DPITH_TESTS=OFF
+# libFuzzer targets of tests/fuzz, with clang only. Each links the rooms that it includes.
+#   cmake -B build/fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DPITH_FUZZ=ON -DPITH_TESTS=OFF
+#   cmake --build build/fuzz --target gguf_fuzz && build/fuzz/gguf_fuzz -max_total_time=60 corpus/
 # Included before the rooms, because their code is instrumented too.
 option(PITH_FUZZ "build the fuzz targets (clang only)" OFF)
 if(PITH_FUZZ)
@@ -12,6 +13,11 @@ if(PITH_FUZZ)
   foreach(source ${sources})
     get_filename_component(name ${source} NAME_WE)
     add_executable(${name} ${source})
-    target_link_libraries(${name} PRIVATE pith_apps pith_flags -fsanitize=fuzzer)
+    target_link_libraries(${name} PRIVATE pith_flags -fsanitize=fuzzer)
+    file(STRINGS ${source} lines REGEX "^#include \"[a-z]+/")
+    foreach(line ${lines})
+      string(REGEX MATCH "\"([a-z]+)/" _ "${line}")
+      target_link_libraries(${name} PRIVATE pith_${CMAKE_MATCH_1})
+    endforeach()
   endforeach()
 endif()

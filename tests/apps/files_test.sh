@@ -24,23 +24,7 @@ refused() {
   [ ! -s "$dir/out" ] || fail "$* printed: $(head -c 200 "$dir/out")"
 }
 
-# A llama2.c checkpoint of 3.4 million zeros and a vocabulary of 300 pieces.
-python3 - "$dir" <<'PY'
-import struct, sys
-d = sys.argv[1]
-dim, hidden, layers, heads, kv, vocab, ctx = 256, 512, 4, 4, 2, 300, 128
-weights = (vocab * dim + layers * (2 * dim + 2 * dim * dim + 2 * dim * dim // 2 + 3 * dim * hidden)
-           + dim + ctx * (dim // heads))
-with open(d + "/model.bin", "wb") as f:
-    f.write(struct.pack("<7i", dim, hidden, layers, heads, kv, vocab, ctx))
-    f.write(bytes(4 * weights))
-with open(d + "/tokenizer.bin", "wb") as f:
-    f.write(struct.pack("<i", 8))
-    pieces = [b"<unk>", b"\n<s>\n", b"\n</s>\n"] + [b"<0x%02X>" % i for i in range(256)]
-    pieces += [b"t%d" % i for i in range(vocab - len(pieces))]
-    for piece in pieces:
-        f.write(struct.pack("<fi", 0.0, len(piece)) + piece)
-PY
+python3 tests/support/make_checkpoint.py "$dir" 256 512 4 4 2 128 || fail "make_checkpoint.py"
 
 "$pith" convert "$dir/model.bin" "$dir/model.gguf" --type f32 >/dev/null || fail "convert"
 "$pith" inspect "$dir/model.gguf" | grep -q token_embd.weight || fail "inspect"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Ctrl-C in the middle of a command that writes: exit code 130, one sentence, no partial file.
+# Ctrl-C in the middle of a long command: exit code 130, one sentence, no partial file.
 # Usage: interrupt_test.sh PITH BUILD_DIR
 set -u
 pith=$1
@@ -19,7 +19,7 @@ interrupted() {
   shift
   "$@" >"$dir/out" 2>"$dir/err" &
   pid=$!
-  while kill -0 $pid 2>/dev/null && ! ls "$dir/made" | grep -q .; do :; done
+  while kill -0 $pid 2>/dev/null && [ -z "$(ls -A "$dir/made")" ]; do :; done
   for _ in $signals; do kill -INT $pid 2>/dev/null; done
   wait $pid
   code=$?
@@ -34,26 +34,7 @@ interrupted() {
   rm -f "$dir"/made/*
 }
 
-python3 - "$dir" <<'PY'
-import struct, sys
-d = sys.argv[1]
-dim, hidden, layers, heads, kv, vocab, ctx = 512, 2048, 6, 8, 4, 300, 128
-weights = (vocab * dim + layers * (2 * dim + 2 * dim * dim + 2 * dim * dim // 2 + 3 * dim * hidden)
-           + dim + ctx * (dim // heads))
-with open(d + "/model.bin", "wb") as f:
-    f.write(struct.pack("<7i", dim, hidden, layers, heads, kv, vocab, ctx))
-    block = struct.pack("<4096f", *[(i * 37 % 101 - 50) / 50 for i in range(4096)])
-    left = 4 * weights
-    while left > 0:
-        f.write(block[:left])
-        left -= len(block)
-with open(d + "/tokenizer.bin", "wb") as f:
-    f.write(struct.pack("<i", 8))
-    pieces = [b"<unk>", b"\n<s>\n", b"\n</s>\n"] + [b"<0x%02X>" % i for i in range(256)]
-    pieces += [b"t%d" % i for i in range(vocab - len(pieces))]
-    for piece in pieces:
-        f.write(struct.pack("<fi", 0.0, len(piece)) + piece)
-PY
+python3 tests/support/make_checkpoint.py "$dir" 512 2048 6 8 4 128 || fail "make_checkpoint.py"
 mkdir "$dir/made"
 "$pith" convert "$dir/model.bin" "$dir/model.gguf" --type f32 >/dev/null || fail "convert"
 
@@ -62,5 +43,33 @@ for _ in 1 2 3; do
   interrupted "once" "$pith" quantize "$dir/model.gguf" "$dir/made/out.gguf" q4_k
   interrupted "once twice" "$pith" quantize "$dir/model.gguf" "$dir/made/out.gguf" q6_k
 done
+
+# Random weights of a known shape are a file of half a gigabyte.
+interrupted "once" "$pith" bench --geometry qwen2.5-0.5b --type Q8_0 -o "$dir/made/out.gguf"
+
+# stopped WORDS... : as above, for work without a file; the signal is sent after 0.3 seconds of the
+# processor's time, of at least half a minute that the work would take.
+stopped() {
+  "$@" >"$dir/out" 2>"$dir/err" &
+  pid=$!
+  ticks=0
+  while [ "$ticks" -lt 30 ]; do
+    read -r line 2>/dev/null <"/proc/$pid/stat" || break
+    # shellcheck disable=SC2086 # fields are words; the first two have none of ours in them
+    set -- ${line##*) }
+    ticks=$((${12} + ${13}))
+  done
+  kill -INT $pid 2>/dev/null
+  wait $pid
+  code=$?
+  [ "$code" = 130 ] || fail "a stopped command ended with $code: $(cat "$dir/err")"
+  [ "$(cat "$dir/err")" = "pith: interrupted" ] || fail "a stopped command said: $(cat "$dir/err")"
+}
+stopped "$pith" demo --tokens 65536 --kv full -o json
+[ ! -s "$dir/out" ] || fail "a stopped demo printed $(cat "$dir/out")"
+stopped "$pith" bench -m "$dir/model.gguf" -p 512 -n 0 -r 1000 -o json
+[ ! -s "$dir/out" ] || fail "a stopped bench printed $(cat "$dir/out")"
+stopped "$pith" demo --tokens 65536 --kv full --keep "$dir/kept.gguf"
+"$pith" inspect "$dir/kept.gguf" >/dev/null || fail "a stopped demo kept half a model"
 
 [ "$failures" = 0 ]
