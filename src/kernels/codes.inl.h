@@ -333,11 +333,15 @@ __attribute__((noinline)) void unpack_codes(const CodedJob& job, int64_t row, in
         __builtin_prefetch(next + line, 0, 2);
       next += kLanes * Format::kBytes;
       for (int g = 0; g < kGroups; ++g) {
-        Codes32 codes[kLanes];
-#pragma GCC unroll 8
-        for (int r = 0; r < kLanes; ++r)
-          codes[r] = join(Format::raw(at.row[r], g, 0), Format::raw(at.row[r], g, 1));
-        spread<K::kPlanes == 2>(codes, panel + g * K::kBlock);
+        constexpr int kSources = kLanes / kRowsAtOnce;
+        Bytes low[kSources], high[kSources];
+#pragma GCC unroll 16
+        for (int r = 0; r < kSources; ++r) {
+          const Source rows = source(at.row, r);
+          low[r] = Format::raw(rows, g, 0);
+          high[r] = Format::raw(rows, g, 1);
+        }
+        spread<K::kPlanes == 2>(low, high, panel + g * K::kBlock);
       }
       put_scales(Of<Format>{}, at, panel + K::kCodeBytes, K::kBlock);
       for (int r = 0; r < kLanes; ++r) at.row[r] += Format::kBytes;

@@ -48,28 +48,46 @@ struct CodeSum {
   IVec total(IVec pair) const { return {_mm256_madd_epi16(v, pair.v)}; }
 };
 
-struct Codes32 {
-  __m256i v;
+// Each half of a register has a row of its own.
+constexpr int kRowsAtOnce = 2;
+struct Source {
+  const std::byte *first, *second;
+  Bytes load(size_t offset) const {
+    const auto half = [offset](const std::byte* p) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + offset));
+    };
+    return {_mm256_inserti128_si256(_mm256_castsi128_si256(half(first)), half(second), 1)};
+  }
+  Bytes all4(size_t offset) const {
+    return {
+        _mm256_blend_epi32(Bytes::all4(first + offset).v, Bytes::all4(second + offset).v, 0xf0)};
+  }
 };
-inline Codes32 join(Bytes low, Bytes high) {
-  return {_mm256_blend_epi32(low.v, high.v, 0xf0)};
+inline Source source(const std::byte* const* rows, int r) {
+  return {rows[r], rows[r + 4]};
 }
+
 template <bool Split>
-inline void spread(const Codes32* rows, std::byte* to) {
-  Vec x[8];
-#pragma GCC unroll 8
-  for (int r = 0; r < 8; ++r) x[r] = {_mm256_castsi256_ps(rows[r].v)};
-  transpose(x);
+inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   const __m256i fifteen = _mm256_set1_epi8(15);
-#pragma GCC unroll 8
-  for (int q = 0; q < 8; ++q) {
-    const __m256i codes = _mm256_castps_si256(x[q].v);
-    auto* at = reinterpret_cast<__m256i*>(to + 32 * q);
-    if constexpr (Split) {
-      _mm256_storeu_si256(at, _mm256_and_si256(codes, fifteen));
-      _mm256_storeu_si256(at + 8, _mm256_and_si256(_mm256_srli_epi16(codes, 4), fifteen));
-    } else {
-      _mm256_storeu_si256(at, codes);
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    const Bytes* x = half == 0 ? low : high;
+    const __m256i a = _mm256_unpacklo_epi32(x[0].v, x[1].v);
+    const __m256i b = _mm256_unpackhi_epi32(x[0].v, x[1].v);
+    const __m256i c = _mm256_unpacklo_epi32(x[2].v, x[3].v);
+    const __m256i d = _mm256_unpackhi_epi32(x[2].v, x[3].v);
+    const __m256i quads[4] = {_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c),
+                              _mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d)};
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q) {
+      auto* at = reinterpret_cast<__m256i*>(to + 32 * (4 * half + q));
+      if constexpr (Split) {
+        _mm256_storeu_si256(at, _mm256_and_si256(quads[q], fifteen));
+        _mm256_storeu_si256(at + 8, _mm256_and_si256(_mm256_srli_epi16(quads[q], 4), fifteen));
+      } else {
+        _mm256_storeu_si256(at, quads[q]);
+      }
     }
   }
 }

@@ -37,20 +37,22 @@ struct CodeSum {
   IVec total(IVec pair) const { return {_mm512_mullo_epi32(v, _mm512_srai_epi32(pair.v, 16))}; }
 };
 
-struct Codes32 {
-  __m256i v;
-};
-inline Codes32 join(Bytes low, Bytes high) {
-  return {_mm256_inserti128_si256(_mm256_castsi128_si256(low.v), high.v, 1)};
+constexpr int kRowsAtOnce = 1;
+using Source = OneRow;
+inline Source source(const std::byte* const* rows, int r) {
+  return {rows[r]};
 }
+
 // Rows r and r + 8 share a register: two transpositions of 8 x 8 at once.
 template <bool Split>
-inline void spread(const Codes32* rows, std::byte* to) {
+inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   static_assert(!Split);
   __m512 x[8], a[8], b[8];
+  const auto row = [&](int r) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low[r].v), high[r].v, 1);
+  };
   for (int r = 0; r < 8; ++r)
-    x[r] = _mm512_castsi512_ps(
-        _mm512_inserti64x4(_mm512_castsi256_si512(rows[r].v), rows[r + 8].v, 1));
+    x[r] = _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(row(r)), row(r + 8), 1));
   for (int i = 0; i < 8; i += 2) {
     a[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
     a[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);

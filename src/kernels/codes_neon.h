@@ -45,18 +45,17 @@ struct CodeSum {
   IVec total(IVec pair) const { return {vmulq_s32(v, vshrq_n_s32(pair.v, 16))}; }
 };
 
-struct Codes32 {
-  uint8x16_t low, high;
-};
-inline Codes32 join(Bytes low, Bytes high) {
-  return {low.v, high.v};
+constexpr int kRowsAtOnce = 1;
+using Source = OneRow;
+inline Source source(const std::byte* const* rows, int r) {
+  return {rows[r]};
 }
+
 template <bool Split>
-inline void spread(const Codes32* rows, std::byte* to) {
+inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   for (int half = 0; half < 2; ++half) {
     Vec x[4];
-    for (int r = 0; r < 4; ++r)
-      x[r] = {vreinterpretq_f32_u8(half == 0 ? rows[r].low : rows[r].high)};
+    for (int r = 0; r < 4; ++r) x[r] = {vreinterpretq_f32_u8(half == 0 ? low[r].v : high[r].v)};
     transpose(x);
     for (int q = 0; q < 4; ++q) {
       const uint8x16_t codes = vreinterpretq_u8_f32(x[q].v);

@@ -1,7 +1,7 @@
 // Products of bytes, portable: sums of products of unsigned codes of weights and signed codes of
 // activations, which are exact. The other codes_*.h spell the same words for their target:
 //   Quad      four signed bytes, the same in every lane    Codes     four unsigned bytes per lane
-//   CodeSum   a sum of their products per lane             Codes32   32 codes of one row of weights
+//   CodeSum   a sum of their products per lane             Source    where codes of rows are read
 #pragma once
 
 namespace pith {
@@ -50,21 +50,20 @@ struct CodeSum {
   IVec total(IVec pair) const { return {v * (pair.v >> 16)}; }
 };
 
-struct Codes32 {
-  std::byte v[32];
-};
-inline Codes32 join(const Bytes& low, const Bytes& high) {
-  Codes32 x;
-  __builtin_memcpy(x.v, low.v, 16);
-  __builtin_memcpy(x.v + 16, high.v, 16);
-  return x;
+// Where codes are read: the blocks of kRowsAtOnce rows, `lanes` / kRowsAtOnce apart.
+constexpr int kRowsAtOnce = 1;
+using Source = OneRow;
+inline Source source(const std::byte* const* rows, int r) {
+  return {rows[r]};
 }
-// Rows of 32 codes, one per lane, to [8][lanes][4]: what Codes::load takes. With Split, the low
-// nibbles of all, then the high ones.
+
+// The first and the last 16 codes of `lanes` rows to [8][lanes][4]: what Codes::load takes. With
+// Split, the low nibbles of all, then the high ones.
 template <bool Split>
-inline void spread(const Codes32* rows, std::byte* to) {
+inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   static_assert(!Split);
-  __builtin_memcpy(to, rows[0].v, 32);
+  __builtin_memcpy(to, low[0].v, 16);
+  __builtin_memcpy(to + 16, high[0].v, 16);
 }
 
 // Sixteen signed bytes to 16 bits each.

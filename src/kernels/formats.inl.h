@@ -70,9 +70,17 @@ inline uint32_t load_u32(const std::byte* p) {
   return x;
 }
 
+// Where `raw` reads: the bytes of one block. The integer kernels have sources of two.
+struct OneRow {
+  const std::byte* block;
+  Bytes load(size_t offset) const { return Bytes::load(block + offset); }
+  Bytes all4(size_t offset) const { return Bytes::all4(block + offset); }
+};
+
 // Half of the nibbles of 16 bytes: those below are codes 0 to 15, those above 16 to 31.
-inline Bytes nibbles(const std::byte* q, int half) {
-  const Bytes both = Bytes::load(q);
+template <class Source>
+inline Bytes nibbles(Source block, size_t offset, int half) {
+  const Bytes both = block.load(offset);
   return (half ? shift_right(both, 4) : both) & Bytes::all(15);
 }
 
@@ -86,10 +94,11 @@ alignas(16) constexpr uint8_t kByteOfBit[2][16] = {
     {2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3}};
 alignas(16) constexpr uint8_t kBit[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
 
-// 16 where bit i of the 32 bits at `p` is set: the fifth bits of a half of the codes.
-inline Bytes fifth_bits(const std::byte* p, int half) {
+// 16 where bit i of the 32 bits at `offset` is set: the fifth bits of a half of the codes.
+template <class Source>
+inline Bytes fifth_bits(Source block, size_t offset, int half) {
   const Bytes bit = Bytes::load(kBit);
-  const Bytes spread = lookup(Bytes::all4(p), Bytes::load(kByteOfBit[half])) & bit;
+  const Bytes spread = lookup(block.all4(offset), Bytes::load(kByteOfBit[half])) & bit;
   return equal(spread, bit) & Bytes::all(16);
 }
 
@@ -110,8 +119,9 @@ struct FormatQ80 : Packed<BlockQ80, 32, 8, 128> {
   Vec d;
   FormatQ80() = default;
   explicit FormatQ80(const std::byte* b) : p(b), d(Vec::all_f16(b + offsetof(BlockQ80, d))) {}
-  static Bytes raw(const std::byte* b, int, int half) {
-    return Bytes::load(b + offsetof(BlockQ80, q) + 16 * half) - Bytes::all(128);
+  template <class Source>
+  static Bytes raw(Source b, int, int half) {
+    return b.load(offsetof(BlockQ80, q) + 16 * half) - Bytes::all(128);
   }
   Vec step(int s) const {
     return to_float(IVec::load_i8(p + offsetof(BlockQ80, q) + s * Vec::lanes)) * d;
@@ -123,8 +133,9 @@ struct FormatQ40 : Packed<BlockQ40, 32, 4, 8> {
   Vec d;
   FormatQ40() = default;
   explicit FormatQ40(const std::byte* b) : p(b), d(unit_f16(b + offsetof(BlockQ40, d))) {}
-  static Bytes raw(const std::byte* b, int, int half) {
-    return nibbles(b + offsetof(BlockQ40, q), half);
+  template <class Source>
+  static Bytes raw(Source b, int, int half) {
+    return nibbles(b, offsetof(BlockQ40, q), half);
   }
   Vec apply(int, int, Vec q) const { return q * d; }
 };
@@ -135,8 +146,9 @@ struct FormatQ41 : Packed<BlockQ41, 32, 4, 0> {
   FormatQ41() = default;
   explicit FormatQ41(const std::byte* b)
       : p(b), d(unit_f16(b + offsetof(BlockQ41, d))), m(Vec::all_f16(b + offsetof(BlockQ41, m))) {}
-  static Bytes raw(const std::byte* b, int, int half) {
-    return nibbles(b + offsetof(BlockQ41, q), half);
+  template <class Source>
+  static Bytes raw(Source b, int, int half) {
+    return nibbles(b, offsetof(BlockQ41, q), half);
   }
   Vec apply(int, int, Vec q) const { return mul_add(q, d, m); }
 };
@@ -146,9 +158,9 @@ struct FormatQ50 : Packed<BlockQ50, 32, 5, 16> {
   Vec d;
   FormatQ50() = default;
   explicit FormatQ50(const std::byte* b) : p(b), d(unit_f16(b + offsetof(BlockQ50, d))) {}
-  static Bytes raw(const std::byte* b, int, int half) {
-    return nibbles(b + offsetof(BlockQ50, q), half) |
-           fifth_bits(b + offsetof(BlockQ50, high), half);
+  template <class Source>
+  static Bytes raw(Source b, int, int half) {
+    return nibbles(b, offsetof(BlockQ50, q), half) | fifth_bits(b, offsetof(BlockQ50, high), half);
   }
   Vec apply(int, int, Vec q) const { return q * d; }
 };
@@ -159,9 +171,9 @@ struct FormatQ51 : Packed<BlockQ51, 32, 5, 0> {
   FormatQ51() = default;
   explicit FormatQ51(const std::byte* b)
       : p(b), d(unit_f16(b + offsetof(BlockQ51, d))), m(Vec::all_f16(b + offsetof(BlockQ51, m))) {}
-  static Bytes raw(const std::byte* b, int, int half) {
-    return nibbles(b + offsetof(BlockQ51, q), half) |
-           fifth_bits(b + offsetof(BlockQ51, high), half);
+  template <class Source>
+  static Bytes raw(Source b, int, int half) {
+    return nibbles(b, offsetof(BlockQ51, q), half) | fifth_bits(b, offsetof(BlockQ51, high), half);
   }
   Vec apply(int, int, Vec q) const { return mul_add(q, d, m); }
 };
@@ -171,8 +183,9 @@ struct FormatIq4Nl : Packed<BlockIq4Nl, 32, 8, 128> {
   Vec d;
   FormatIq4Nl() = default;
   explicit FormatIq4Nl(const std::byte* b) : p(b), d(unit_f16(b + offsetof(BlockIq4Nl, d))) {}
-  static Bytes raw(const std::byte* b, int, int half) {
-    return lookup(Bytes::load(kIq4Values), nibbles(b + offsetof(BlockIq4Nl, q), half)) -
+  template <class Source>
+  static Bytes raw(Source b, int, int half) {
+    return lookup(Bytes::load(kIq4Values), nibbles(b, offsetof(BlockIq4Nl, q), half)) -
            Bytes::all(128);
   }
   Vec apply(int, int, Vec q) const { return q * d; }
@@ -194,8 +207,9 @@ struct FormatQ2K : Packed<BlockQ2K, 256, 2, 0> {
       store(min + i, to_float(shift_right<4>(both)) * m);
     }
   }
-  static Bytes raw(const std::byte* b, int g, int half) {
-    const Bytes four = Bytes::load(b + offsetof(BlockQ2K, q) + 32 * (g / 4) + 16 * half);
+  template <class Source>
+  static Bytes raw(Source b, int g, int half) {
+    const Bytes four = b.load(offsetof(BlockQ2K, q) + 32 * (g / 4) + 16 * half);
     return shift_right(four, 2 * (g % 4)) & Bytes::all(3);
   }
   Vec apply(int g, int s, Vec q) const {
@@ -226,9 +240,10 @@ struct FormatQ3K : Packed<BlockQ3K, 256, 3, 4> {
     const Vec d = unit_f16(b + offsetof(BlockQ3K, d)), bias = Vec::all(32);
     for (int i = 0; i < 16; i += Vec::lanes) store(scale + i, (Vec::load(scale + i) - bias) * d);
   }
-  static Bytes raw(const std::byte* b, int g, int half) {
-    const Bytes four = Bytes::load(b + offsetof(BlockQ3K, q) + 32 * (g / 4) + 16 * half);
-    const Bytes eight = Bytes::load(b + offsetof(BlockQ3K, high) + 16 * half);
+  template <class Source>
+  static Bytes raw(Source b, int g, int half) {
+    const Bytes four = b.load(offsetof(BlockQ3K, q) + 32 * (g / 4) + 16 * half);
+    const Bytes eight = b.load(offsetof(BlockQ3K, high) + 16 * half);
     const Bytes low = shift_right(four, 2 * (g % 4)) & Bytes::all(3);
     const Bytes high = shift_left(shift_right(eight, g) & Bytes::all(1), 2);
     return low | high;
@@ -269,8 +284,9 @@ struct FormatQ4K : Packed<BlockQ4K, 256, 4, 0> {
       : p(b),
         groups(b + offsetof(BlockQ4K, scales), load_half(b + offsetof(BlockQ4K, d)),
                load_half(b + offsetof(BlockQ4K, m))) {}
-  static Bytes raw(const std::byte* b, int g, int half) {
-    const Bytes two = Bytes::load(b + offsetof(BlockQ4K, q) + 32 * (g / 2) + 16 * half);
+  template <class Source>
+  static Bytes raw(Source b, int g, int half) {
+    const Bytes two = b.load(offsetof(BlockQ4K, q) + 32 * (g / 2) + 16 * half);
     return shift_right(two, 4 * (g % 2)) & Bytes::all(15);
   }
   Vec apply(int g, int, Vec q) const { return groups.apply(g, q); }
@@ -284,9 +300,10 @@ struct FormatQ5K : Packed<BlockQ5K, 256, 5, 0> {
       : p(b),
         groups(b + offsetof(BlockQ5K, scales), load_half(b + offsetof(BlockQ5K, d)),
                load_half(b + offsetof(BlockQ5K, m))) {}
-  static Bytes raw(const std::byte* b, int g, int half) {
-    const Bytes two = Bytes::load(b + offsetof(BlockQ5K, q) + 32 * (g / 2) + 16 * half);
-    const Bytes eight = Bytes::load(b + offsetof(BlockQ5K, high) + 16 * half);
+  template <class Source>
+  static Bytes raw(Source b, int g, int half) {
+    const Bytes two = b.load(offsetof(BlockQ5K, q) + 32 * (g / 2) + 16 * half);
+    const Bytes eight = b.load(offsetof(BlockQ5K, high) + 16 * half);
     const Bytes low = shift_right(two, 4 * (g % 2)) & Bytes::all(15);
     return low | shift_left(shift_right(eight, g) & Bytes::all(1), 4);
   }
@@ -303,11 +320,11 @@ struct FormatQ6K : Packed<BlockQ6K, 256, 6, 32> {
     for (int i = 0; i < 16; i += Vec::lanes)
       store(scale + i, to_float(IVec::load_i8(b + offsetof(BlockQ6K, scales) + i)) * d);
   }
-  static Bytes raw(const std::byte* b, int g, int half) {
+  template <class Source>
+  static Bytes raw(Source b, int g, int half) {
     const int side = g / 4, within = g % 4;  // 128 weights, and 32 of those
-    const Bytes two =
-        Bytes::load(b + offsetof(BlockQ6K, low) + 64 * side + 32 * (within % 2) + 16 * half);
-    const Bytes four = Bytes::load(b + offsetof(BlockQ6K, high) + 32 * side + 16 * half);
+    const Bytes two = b.load(offsetof(BlockQ6K, low) + 64 * side + 32 * (within % 2) + 16 * half);
+    const Bytes four = b.load(offsetof(BlockQ6K, high) + 32 * side + 16 * half);
     const Bytes low = shift_right(two, 4 * (within / 2)) & Bytes::all(15);
     const Bytes high = shift_left(shift_right(four, 2 * within) & Bytes::all(3), 4);
     return low | high;
@@ -329,9 +346,10 @@ struct FormatIq4Xs : Packed<BlockIq4Xs, 256, 8, 128> {
   static int32_t six_bits(uint32_t low, uint32_t high, int g) {
     return static_cast<int32_t>(((low >> (4 * g)) & 15u) | (((high >> (2 * g)) & 3u) << 4)) - 32;
   }
-  static Bytes raw(const std::byte* b, int g, int half) {
-    const std::byte* q = b + offsetof(BlockIq4Xs, q) + 16 * g;
-    return lookup(Bytes::load(kIq4Values), nibbles(q, half)) - Bytes::all(128);
+  template <class Source>
+  static Bytes raw(Source b, int g, int half) {
+    const size_t q = offsetof(BlockIq4Xs, q) + 16 * static_cast<size_t>(g);
+    return lookup(Bytes::load(kIq4Values), nibbles(b, q, half)) - Bytes::all(128);
   }
   Vec apply(int g, int, Vec q) const { return q * Vec::all(scale[g]); }
 };
@@ -345,7 +363,7 @@ inline void unpack_half(const Format& block, int g, int half, Vec (&w)[kHalf]) {
 #pragma GCC unroll 4
     for (int s = 0; s < kHalf; ++s) w[s] = block.step(half * kHalf + s);
   } else {
-    Bytes q = Format::raw(block.p, g, half);
+    Bytes q = Format::raw(OneRow{block.p}, g, half);
     if constexpr (Format::kOffset != 0) q = q - Bytes::all(Format::kOffset);
 #pragma GCC unroll 4
     for (int s = 0; s < kHalf; ++s) w[s] = block.apply(g, half * kHalf + s, code_floats(q, s));

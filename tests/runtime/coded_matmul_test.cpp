@@ -1,0 +1,143 @@
+// Quantised weights, whose products are sums of integers unless the options say f32: what sessions
+// promise holds in both forms, and the forms lie as close together as docs/numerics.md says.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <gtest/gtest.h>
+#include <vector>
+
+#include "convert/convert.h"
+#include "runtime/engine.h"
+#include "support/golden.h"
+#include "support/test_data.h"
+#include "support/tiny_model.h"
+
+namespace pith::test {
+namespace {
+
+EngineOptions options(MatmulForm matmul, int threads = 2, int tile_rows = 512) {
+  return {.threads = threads,
+          .cache_bytes = size_t{256} << 20,
+          .tile_rows = tile_rows,
+          .matmul = matmul};
+}
+
+std::vector<float> answer(const std::string& path, const EngineOptions& how,
+                          const std::string& spec, std::span<const int32_t> prompt) {
+  Engine engine(Model::load(path), how);
+  const auto session = engine.open(spec);
+  engine.prefill(*session, prompt);
+  std::vector<float> all = session->logits;
+  Session* const one = session.get();
+  for (int i = 0; i < 4; ++i) {
+    const auto best = std::ranges::max_element(session->logits) - session->logits.begin();
+    const auto token = static_cast<int32_t>(best);
+    engine.decode({&one, 1}, {&token, 1});
+    all.insert(all.end(), session->logits.begin(), session->logits.end());
+  }
+  return all;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+class CodedWeights : public ::testing::TestWithParam<MatmulForm> {
+ protected:
+  void SetUp() override {
+    model_.ffn_width = 64;  // whole blocks
+    model_.dtype = DType::q8_0;
+    path_ = write_tiny_model(model_);
+    prompt_ = tiny_tokens(model_, 150);
+  }
+  std::vector<float> answer_of(const EngineOptions& how, const std::string& spec) const {
+    return answer(path_, how, spec, prompt_);
+  }
+  TinyModel model_;
+  std::string path_;
+  std::vector<int32_t> prompt_;
+};
+
+TEST_P(CodedWeights, AnswerTheSameWhateverTheTilesAndThreads) {
+  const std::vector<float> whole = answer_of(options(GetParam()), "full");
+  for (const int tile : {1, 7, 64})
+    EXPECT_TRUE(same_bits(whole, answer_of(options(GetParam(), 1, tile), "full"))) << tile;
+}
+
+TEST_P(CodedWeights, AnswerAsTheFullCacheWhereTheBudgetHoldsThePrompt) {
+  const std::vector<float> full = answer_of(options(GetParam()), "full");
+  EXPECT_TRUE(same_bits(full, answer_of(options(GetParam()), "snapkv:budget=1000")));
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, CodedWeights, ::testing::Values(MatmulForm::int8, MatmulForm::f32),
+                         [](const auto& i) { return i.param == MatmulForm::f32 ? "f32" : "int8"; });
+
+// ---- How far apart the forms are
+
+// KL divergence of two distributions given as logits.
+double divergence(std::span<const float> p, std::span<const float> q) {
+  const auto log_sum = [](std::span<const float> x) {
+    const double top = *std::ranges::max_element(x);
+    double sum = 0;
+    for (const float v : x) sum += std::exp(v - top);
+    return top + std::log(sum);
+  };
+  const double log_p = log_sum(p), log_q = log_sum(q);
+  double kl = 0;
+  for (size_t i = 0; i < p.size(); ++i)
+    kl += std::exp(p[i] - log_p) * ((p[i] - log_p) - (q[i] - log_q));
+  return kl;
+}
+
+struct Format {
+  const char* name;
+  DType dtype;
+  double mean, largest;  // of the divergence per token, twice what was measured
+};
+
+class TrainedCodes : public ::testing::TestWithParam<Format> {};
+
+INSTANTIATE_TEST_SUITE_P(Engine, TrainedCodes,
+                         ::testing::Values(Format{"F16", DType::f16, 0, 0},
+                                           Format{"Q8_0", DType::q8_0, 2.5e-3, 3e-2},
+                                           Format{"Q4_0", DType::q4_0, 3.2e-3, 4e-2},
+                                           Format{"Q4_K", DType::q4_k, 8e-4, 2e-2}),
+                         [](const auto& i) { return i.param.name; });
+
+TEST_P(TrainedCodes, DivergeFromTheFloatFormByWhatTheDocsSay) {
+  PITH_NEEDS_DATA("stories3m/golden.json");
+  PITH_NEEDS_DATA("tinystories-1000/tinystories_1000.json");
+  const std::string folder = data_path("stories3m");
+  const std::string plain = fresh_folder() + "plain.gguf";
+  const std::string path = fresh_folder() + "coded.gguf";
+  convert_llama2c(folder + "/stories3M-q80.bin", folder + "/tok4096.bin", plain, DType::f32);
+  quantize(plain, path, GetParam().dtype);
+  const std::vector<std::string> texts =
+      read_stories(data_path("tinystories-1000/tinystories_1000.json"));
+
+  const auto model = Model::load(path);
+  Engine floats(model, options(MatmulForm::f32)), coded(model, options(MatmulForm::int8));
+  double sum = 0, largest = 0;
+  int tokens = 0;
+  for (size_t story = 0; story < 3; ++story) {
+    std::vector<int32_t> ids = floats.tokenizer().encode_prompt(texts.at(story), false);
+    ids.resize(std::min<size_t>(ids.size(), 200));
+    std::vector<std::vector<float>> expected;
+    const auto reference = floats.open("full");
+    floats.prefill_all(*reference, ids, [&](int, std::span<const float> logits) {
+      expected.emplace_back(logits.begin(), logits.end());
+    });
+    const auto session = coded.open("full");
+    coded.prefill_all(*session, ids, [&](int row, std::span<const float> logits) {
+      const double kl = divergence(expected[static_cast<size_t>(row)], logits);
+      sum += kl;
+      largest = std::max(largest, kl);
+      ++tokens;
+    });
+  }
+  EXPECT_LE(sum / tokens, GetParam().mean);
+  EXPECT_LE(largest, GetParam().largest);
+}
+
+}  // namespace
+}  // namespace pith::test
