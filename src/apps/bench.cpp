@@ -113,13 +113,13 @@ Result run(Engine& engine, const Test& test, const std::string& spec, const Benc
         engine.prefill(*session, depth, monitor);
       before = watch.seconds();
     }
+    if (test.prompt == 0 && test.depth == 0) engine.prefill(*session, all.first(1), monitor);
     const Stopwatch watch;
     if (test.prompt > 0) {
       engine.prefill(*session, all.subspan(static_cast<size_t>(test.depth)), monitor);
       if (!options.made_up) ttfts.push_back(before + watch.seconds());
     } else {
       Session* const one = session.get();
-      if (test.depth == 0) engine.prefill(*session, all.first(1), monitor);
       if (test.depth > 0 && !options.made_up) ttfts.push_back(before);
       for (int i = 0; i < test.generate; ++i) {
         monitor.check();
@@ -163,7 +163,9 @@ class BenchModel {
 
 int run_bench(const BenchOptions& options) {
   ProgressBar bar;
-  if (options.model.empty() == options.geometry.empty())
+  if (!options.model.empty() && !options.geometry.empty())
+    throw Error(Errc::bad_option, "-m and --geometry are both given; which one is the model?");
+  if (options.model.empty() && options.geometry.empty())
     throw Error(Errc::bad_option,
                 "bench needs a model: -m FILE, or --geometry NAME for random weights of a known "
                 "shape");
@@ -204,7 +206,7 @@ int run_bench(const BenchOptions& options) {
                {"threads", "threads"},
                {"test", "test", false},
                {"tokens_per_second", "t/s"},
-               {"tokens_per_second_stddev", "±"},
+               {"tokens_per_second_stddev", "+-"},
                {"ttft_seconds", "TTFT"},
                {"cache_bytes", "cache"},
                {"allocator_peak_bytes", "peak (allocator)"},

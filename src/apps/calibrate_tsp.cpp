@@ -7,10 +7,12 @@
 #include "apps/engine_arguments.h"
 #include "apps/json_writer.h"
 #include "apps/progress_bar.h"
+#include "apps/resources.h"
 #include "apps/table.h"
 #include "apps/text_input.h"
 #include "apps/units.h"
 #include "base/error.h"
+#include "base/output_file.h"
 #include "calibrate/tsp.h"
 
 namespace pith {
@@ -44,6 +46,13 @@ std::vector<std::vector<int32_t>> cut_prompts(const Tokenizer& tokenizer, const 
 }
 
 int calibrate_tsp(const CalibrateOptions& options) {
+  if (options.tsp.width % 2 == 0)
+    throw Error(Errc::bad_option,
+                "--width needs an odd number, a row and as many on either side, "
+                "not '" +
+                    std::to_string(options.tsp.width) + "'");
+  refuse_same_file(options.engine.model, options.out);
+  OutputFile::check(options.out);
   const std::string text = read_text(options.text, "text");
   const std::unique_ptr<Engine> engine = open_engine(options.engine);
   const int length = std::min(options.tokens, context_limit(*engine, options.engine));
@@ -87,8 +96,9 @@ std::function<int()> setup(Arguments& arguments) {
   arguments.option("--rate", options->tsp.rate, "R", "share of the tokens that would travel on")
       .between(0.001, 1);
   arguments.option("--window", options->tsp.window, "N", "last queries of a prompt that vote")
-      .at_least(1);
-  arguments.option("--width", options->tsp.width, "N", "neighbours that share a vote").at_least(1);
+      .between(1, 65536);
+  arguments.option("--width", options->tsp.width, "N", "neighbours that share a vote; odd")
+      .between(1, 4095);
   arguments.format(options->format);
   return [options] { return calibrate_tsp(*options); };
 }

@@ -3,10 +3,12 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 
 #include "apps/command.h"
 #include "apps/progress_bar.h"
+#include "apps/resources.h"
 #include "apps/units.h"
 #include "base/error.h"
 
@@ -30,9 +32,18 @@ std::string tokenizer_of(const ConvertOptions& options) {
                                     "no tokenizer.bin beside it; give --tokenizer FILE");
 }
 
+void refuse_gguf(const std::string& path) {
+  char magic[4] = {};
+  std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
+  if (std::string_view(magic, sizeof magic) == "GGUF")
+    throw Error(Errc::bad_option,
+                path + ": a GGUF file already; 'pith quantize' writes it in another format");
+}
+
 int run_convert(const ConvertOptions& options) {
   DType dtype = DType::f16;
   PITH_CHECK(parse_dtype(options.type, dtype), "a type that is offered is known");
+  refuse_same_file(options.in, options.out);
   std::error_code error;
   const fs::file_status status = fs::status(options.in, error);
   if (!fs::exists(status)) throw Error(Errc::io, options.in + ": cannot open: " + error.message());
@@ -44,6 +55,7 @@ int run_convert(const ConvertOptions& options) {
                     "--tokenizer is for llama2.c checkpoints; a folder brings its own");
       convert_hugging_face(options.in, options.out, dtype, bar);
     } else {
+      refuse_gguf(options.in);
       convert_llama2c(options.in, tokenizer_of(options), options.out, dtype, bar);
     }
   }

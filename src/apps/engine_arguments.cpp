@@ -12,7 +12,7 @@ void declare_engine(Arguments& arguments, EngineArguments& engine) {
   arguments.option("-m,--model", engine.model, "FILE", "the model, a GGUF file")
       .required()
       .completes(Complete::file);
-  arguments.option("-t,--threads", engine.threads, "N", "threads; 0: one per core").at_least(0);
+  arguments.option("-t,--threads", engine.threads, "N", "threads; 0: one per core").between(0, 256);
   arguments
       .option("-c,--ctx-size", engine.context, "N",
               "most tokens of prompt and answer together; 0: what the model was trained for")

@@ -1,7 +1,9 @@
 #include "apps/generation.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <fmt/core.h>
 #include <limits>
 
@@ -117,7 +119,8 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
     out.text += text;
     if (!request.show || text.empty()) return;
     std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
+    if (std::fflush(stdout) != 0)
+      throw Error(Errc::io, std::string("cannot write to standard output: ") + std::strerror(errno));
   };
   double last_seconds = 0;
   bool ended = false;  // at one of the request's tokens

@@ -9,6 +9,7 @@
 #include "apps/table.h"
 #include "apps/units.h"
 #include "gguf/gguf.h"
+#include "gguf/names.h"
 
 namespace pith {
 namespace {
@@ -124,6 +125,12 @@ void write_entry(JsonWriter& json, const GgufEntry& entry, bool whole) {
   if (shortened) json.end();
 }
 
+// A name from the file for the terminal: control characters cannot steer it.
+std::string plain_name(std::string_view name) {
+  const std::string shown = shown_name(name);
+  return shown.substr(1, shown.size() - 2);
+}
+
 std::string one_line(std::string text, bool whole) {
   if (!whole && text.size() > kShownText) {
     size_t end = kShownText;
@@ -158,7 +165,7 @@ std::string shape_text(const GgufTensor& tensor) {
 Table metadata_table(const GgufFile& file, bool whole) {
   Table table({{"key", "key", false}, {"type", "type", false}, {"value", "value", false}});
   for (const GgufEntry& entry : file.entries())
-    table.add({std::string(entry.key), type_text(entry), value_text(entry, whole)});
+    table.add({plain_name(entry.key), type_text(entry), value_text(entry, whole)});
   return table;
 }
 
@@ -168,7 +175,7 @@ Table tensor_table(const GgufFile& file) {
                {"shape", "shape", false},
                {"bytes", "size", true}});
   for (const GgufTensor& tensor : file.tensors())
-    table.add({std::string(tensor.name),
+    table.add({plain_name(tensor.name),
                std::string(traits(tensor.dtype).name),
                shape_text(tensor),
                {bytes_text(tensor.data.size()), std::to_string(tensor.data.size())}});

@@ -5,6 +5,7 @@
 #include "apps/command.h"
 #include "apps/json_writer.h"
 #include "apps/progress_bar.h"
+#include "apps/resources.h"
 #include "apps/units.h"
 #include "base/error.h"
 #include "convert/convert.h"
@@ -20,6 +21,7 @@ struct QuantizeOptions {
 int run_quantize(const QuantizeOptions& options) {
   DType dtype = DType::f16;
   PITH_CHECK(parse_dtype(options.type, dtype), "a type that is offered is known");
+  refuse_same_file(options.in, options.out);
   QuantizeReport report;
   {
     ProgressBar bar;

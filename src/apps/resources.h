@@ -21,4 +21,7 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+// Throws bad_option if both names are one file: what is read would be lost.
+void refuse_same_file(const std::string& in, const std::string& out);
+
 }  // namespace pith

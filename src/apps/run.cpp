@@ -5,8 +5,10 @@
 #include "apps/command.h"
 #include "apps/engine_arguments.h"
 #include "apps/generation.h"
+#include "apps/resources.h"
 #include "apps/text_input.h"
 #include "base/error.h"
+#include "base/output_file.h"
 #include "policy/registry.h"
 
 namespace pith {
@@ -38,12 +40,16 @@ std::unique_ptr<Session> open_session(const RunOptions& options, Engine& engine,
 int run(const RunOptions& options) {
   const SamplingOptions sampling = sampling_options(options.sampling);
   const bool resumes = !options.load.empty();
+  if (!options.save.empty()) {
+    refuse_same_file(options.engine.model, options.save);
+    OutputFile::check(options.save);
+  }
   const bool silent = resumes && !options.text.given_prompt && options.text.file.empty();
   const std::string text = silent ? "" : read_text(options.text, "prompt");
   const std::unique_ptr<Engine> engine = open_engine(options.engine);
-  const std::unique_ptr<Session> session = open_session(options, *engine, sampling);
+  std::unique_ptr<Session> session = open_session(options, *engine, sampling);
   const Tokenizer& tokenizer = engine->tokenizer();
-  const std::vector<int32_t> prompt = resumes ? tokenizer.encode(text, !options.literal)
+  const std::vector<int32_t> prompt = resumes ? tokenizer.encode_more(text, !options.literal)
                                               : tokenizer.encode_prompt(text, !options.literal);
   if (prompt.empty() && session->logits.empty())
     throw Error(Errc::bad_request, "the prompt is empty");
@@ -57,8 +63,10 @@ int run(const RunOptions& options) {
   for (const std::string& stop : options.stops)
     request.stops.push_back(options.text.escapes ? unescape(stop) : stop);
   request.show = !options.json;
+  request.goes_on = !options.save.empty();
   request.bar = !options.quiet;
-  const Generated generated = generate_text(*engine, *session, prompt, request);
+  Generated generated = generate_text(*engine, *session, prompt, request);
+  if (generated.before_stop) session = std::move(generated.before_stop);
   if (!options.save.empty()) engine->save(*session, options.save);
   if (options.json) {
     JsonWriter json;

@@ -9,11 +9,13 @@
 #include "apps/json_writer.h"
 #include "apps/npz.h"
 #include "apps/progress_bar.h"
+#include "apps/resources.h"
 #include "apps/text_input.h"
 #include "apps/trace_html.h"
 #include "apps/trace_record.h"
 #include "apps/units.h"
 #include "base/error.h"
+#include "base/output_file.h"
 
 namespace pith {
 namespace {
@@ -185,6 +187,15 @@ int run(const TraceOptions& options) {
                 "-o: '" + options.output + "' ends in neither .json nor .npz, nor is it -");
   if (!options.tensors.empty() && !npz)
     throw Error(Errc::bad_option, "--tensors are written to an .npz file; name one with -o");
+  if (options.html == "-")
+    throw Error(Errc::bad_option, "--html needs the name of a file, not '-'");
+  if (!options.html.empty() && options.html == options.output)
+    throw Error(Errc::bad_option, "-o and --html name the same file; name two");
+  for (const std::string& path : {options.output, options.html})
+    if (!path.empty() && path != "-") {
+      refuse_same_file(options.engine.model, path);
+      OutputFile::check(path);
+    }
   const std::string text = read_text(options.text, "prompt");
   const std::unique_ptr<Engine> engine = open_engine(options.engine);
   const std::unique_ptr<Session> session = engine->open(options.spec);
@@ -209,8 +220,7 @@ int run(const TraceOptions& options) {
   bar.erase();
   record.weigh(*session->store);
   trace.cache_bytes = session->store->bytes().total();
-  trace.full_cache_bytes =
-      size_t{2} * shape.layers * shape.heads * shape.dim * 2 * static_cast<size_t>(count);
+  trace.full_cache_bytes = full_cache_bytes(shape, trace.tokens.size());
 
   if (options.output == "-")
     fmt::print("{}\n", json_text(trace, record, options.all));

@@ -54,7 +54,9 @@ void CpuBackend::reserve(size_t floats) {
 }
 
 size_t CpuBackend::scratch_bytes() const {
-  return scratch_.size() * scratch_floats_ * sizeof(float) + coded_bytes_;
+  const size_t lists = state_max_.capacity() + state_sum_.capacity() + turns_.cos.capacity() +
+                       turns_.sin.capacity() + turns_.positions.capacity();
+  return (scratch_.size() * scratch_floats_ + lists) * sizeof(float) + coded_bytes_;
 }
 
 void CpuBackend::gate(Gate gate, ConstMat x, ConstMat up, Mat out) {

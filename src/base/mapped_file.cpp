@@ -15,7 +15,8 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   const auto fail = [&](const char* what) {
     return Error(Errc::io, path + ": " + what + ": " + std::strerror(errno));
   };
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Without waiting: a pipe nobody writes to is refused like any other that is not a file.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) throw fail("cannot open");
   struct stat info {};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {

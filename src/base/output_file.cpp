@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -43,11 +45,24 @@ void remove_unfinished_files() noexcept {
     if (const char* name = slot.load()) ::unlink(name);
 }
 
-OutputFile::OutputFile(const std::string& path)
-    : path_(path), temporary_(path + ".part-" + std::to_string(::getpid())) {
+OutputFile::OutputFile(const std::string& path) : path_(path) {
+  if (path.empty()) throw Error(Errc::io, "a file to write has no name");
+  struct stat old {};
+  const bool exists = ::stat(path.c_str(), &old) == 0;
+  if (exists) {
+    if (!S_ISREG(old.st_mode))
+      throw Error(Errc::io, path + ": cannot write: not a regular file; name another");
+    std::error_code error;  // behind links, so that they stay
+    const auto target = std::filesystem::canonical(path, error);
+    if (!error) path_ = target.string();
+  }
+  temporary_ = path_ + ".part-" + std::to_string(::getpid());
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail(path_, "cannot create");
   remember(temporary_.c_str());
+  if (exists && ::fchmod(fd_, old.st_mode & 07777) != 0) {
+    // Another owner's file on a system without modes: the new one has the default.
+  }
   buffer_.reserve(kBufferBytes);
 }
 

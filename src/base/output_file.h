@@ -15,7 +15,11 @@ namespace pith {
 
 class OutputFile {
  public:
-  explicit OutputFile(const std::string& path);  // throws Errc::io
+  // A link is followed and the mode of an existing file kept; what is not a regular file is
+  // refused. Throws Errc::io.
+  explicit OutputFile(const std::string& path);
+  // Throws what the constructor would: asked before long work whose result goes there.
+  static void check(const std::string& path) { OutputFile probe(path); }
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
   ~OutputFile();

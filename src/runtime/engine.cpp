@@ -1,5 +1,6 @@
 #include "runtime/engine.h"
 
+#include <cmath>
 #include <fstream>
 #include <string>
 
@@ -46,6 +47,15 @@ struct Engine::State {
         throw Error(Errc::bad_request, "token " + std::to_string(t) +
                                            " is not in the vocabulary of " + std::to_string(vocab));
     session.feed(tokens);
+  }
+
+  void check_numbers(const Session& session) const {
+    for (const float x : session.logits)
+      if (std::isnan(x))
+        throw Error(Errc::bad_file,
+                    model->file().path() +
+                        ": the logits are not numbers; weights are NaN, infinite or too large: "
+                        "check the file, or convert it again");
   }
 
   [[noreturn]] void starved(const Session& session, size_t needed) const {
@@ -153,6 +163,7 @@ void Engine::run_prompt(Session& session, Monitor& monitor) {
     session.abandon();
     throw;
   }
+  state_->check_numbers(session);
   monitor.progress(session.policy->probe ? "probe" : "prefill", total, total);
 }
 
@@ -165,6 +176,7 @@ void Engine::decode(std::span<Session* const> sessions, std::span<const int32_t>
     for (const Session* s : sessions) needed += s->compressor.bytes_for_step();
     state_->starved(*sessions[0], needed);
   }
+  for (const Session* session : sessions) state_->check_numbers(*session);
 }
 
 Finish Engine::generate(Session& session, int max_tokens,

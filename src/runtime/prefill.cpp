@@ -35,6 +35,9 @@ size_t Forward::prompt_bytes(int rows, const Demand& demand) const {
   floats += size_t{2} * s.heads * rows * s.dim;
   floats += static_cast<size_t>(std::min(rows, demand.window_queries)) * s.query_heads * s.dim;
   if (demand.prompt_mass != Mass::none) floats += static_cast<size_t>(s.heads) * rows;
+  // What scoring takes while a layer ends: a score per row and head, votes of query heads.
+  floats += static_cast<size_t>(s.heads) * rows;
+  if (demand.window_queries > 0) floats += static_cast<size_t>(s.query_heads) * rows;
   if (demand.layer_queries) floats += static_cast<size_t>(rows) * s.query_heads * s.dim;
   return floats * sizeof(float);
 }

@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "base/error.h"
+#include "gguf/names.h"
 #include "text/merges.h"
 #include "text/pretokenizer.h"
 #include "text/token_table.h"
@@ -95,14 +96,14 @@ class ByteLevelBpe final : public VocabularyTokenizer {
     const size_t blank = merge.find(' ', 1);
     const std::string place = "tokenizer.ggml.merges[" + std::to_string(i) + "]";
     if (blank == std::string_view::npos || blank + 1 == merge.size())
-      TokenTable::fail(spec, place + " is '" + std::string(merge) +
-                                 "' instead of two tokens with a blank between");
+      TokenTable::fail(
+          spec, place + " is " + shown_name(merge) + " instead of two tokens with a blank between");
     const std::string_view left = merge.substr(0, blank), right = merge.substr(blank + 1);
     const auto token = [&](std::string_view name) {
       const int32_t found = table_.find(name);
       if (found < 0)
-        TokenTable::fail(spec, place + " names '" + std::string(name) +
-                                   "', which is no token of the vocabulary");
+        TokenTable::fail(
+            spec, place + " names " + shown_name(name) + ", which is no token of the vocabulary");
       return found;
     };
     const std::string both = std::string(left) + std::string(right);

@@ -32,7 +32,7 @@ std::vector<int32_t> merged(const std::vector<int32_t>& tokens, const Pairs& pai
     return found == pairs.end() ? MergedPair{} : found->second;
   });
   std::vector<int32_t> out;
-  for (uint32_t i = merger.first(); i != Merger::npos; i = merger.at(i).next)
+  for (uint32_t i = merger.first(); i != Merger::kEnd; i = merger.at(i).next)
     out.push_back(merger.at(i).token);
   return out;
 }
