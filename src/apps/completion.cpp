@@ -63,9 +63,9 @@ std::string quoted(std::string_view text, std::string_view also_escape = "") {
 
 std::string bash_reply(const Argument& argument) {
   if (argument.complete == Complete::file)
-    return "compopt -o filenames; COMPREPLY=($(compgen -f -- \"$word\"))";
+    return "compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- \"$word\")";
   if (argument.complete == Complete::folder)
-    return "compopt -o filenames; COMPREPLY=($(compgen -d -- \"$word\"))";
+    return "compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- \"$word\")";
   const std::vector<std::string> values = values_of(argument);
   if (values.empty()) return ":";
   return "COMPREPLY=($(compgen -W " + quoted(joined(values)) + " -- \"$word\"))";

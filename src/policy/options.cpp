@@ -142,7 +142,7 @@ bool CommonOptions::was_read(std::string_view key) const {
   return std::ranges::find(read_, key) != read_.end();
 }
 
-Options::Options(std::string_view method, OptionList given, CommonOptions& common,
+Options::Options(std::string_view method, OptionList&& given, CommonOptions& common,
                  std::string_view model_digest)
     : method_(method), common_(&common), model_digest_(model_digest) {
   for (auto& [key, value] : given) {

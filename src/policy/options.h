@@ -69,7 +69,7 @@ class Options {
  public:
   // For one method of a spec; `given` are its key=value pairs, common ones among them.
   // `model_digest` names the model calibration files must be made for; empty: any.
-  Options(std::string_view method, OptionList given, CommonOptions& common,
+  Options(std::string_view method, OptionList&& given, CommonOptions& common,
           std::string_view model_digest = {});
   // Reads defaults only: calibration files are blank and nothing is missing. For documentation.
   static Options describing(std::string_view method, CommonOptions& common);

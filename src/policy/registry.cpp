@@ -234,6 +234,7 @@ std::shared_ptr<const Policy> make_policy(std::string_view spec, const KvShape& 
   std::vector<MethodText> parsed = parse_spec(spec);
   CommonOptions common;
   std::vector<Options> options;  // all of them first: common options may stand behind any method
+  options.reserve(parsed.size());
   for (MethodText& method : parsed)
     options.emplace_back(method.name, std::move(method.options), common, model_digest);
 
