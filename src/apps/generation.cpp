@@ -120,7 +120,8 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
     if (!request.show || text.empty()) return;
     std::fwrite(text.data(), 1, text.size(), stdout);
     if (std::fflush(stdout) != 0)
-      throw Error(Errc::io, std::string("cannot write to standard output: ") + std::strerror(errno));
+      throw Error(Errc::io,
+                  std::string("cannot write to standard output: ") + std::strerror(errno));
   };
   double last_seconds = 0;
   bool ended = false;  // at one of the request's tokens
