@@ -299,7 +299,8 @@ const Calibration& Options::calibration(std::string_view key, std::string_view d
   if (describes_) {
     calibrations_.push_back(Calibration::blank());
   } else {
-    if (path.empty()) fail("'" + std::string(key) + "' is missing");
+    if (path.empty())
+      fail("'" + std::string(key) + "' is missing; `" + std::string(made_by) + "` makes the file");
     calibrations_.push_back(Calibration::load(path, model_digest_));
   }
   return *calibrations_.back();

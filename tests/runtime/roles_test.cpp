@@ -108,6 +108,24 @@ TEST_P(TileReaders, ThatReadEverythingAreTheFullCacheBitForBit) {
     EXPECT_TRUE(same_bits(full, read_by(GetParam(), 1, looks, options(2, 70), prompt)));
 }
 
+TEST_P(TileReaders, OfEveryMethodToldToReadEverythingAreTheFullCacheBitForBit) {
+  const auto prompt = tiny_tokens(tiny_model(GetParam()), 300);
+  Engine engine(model_of(GetParam()), options(2, 70));
+  const auto full = engine.open("full");
+  const auto expected = answer(engine, *full, prompt, 2);
+  for (const char* spec : {"flexprefill:gamma=1", "xattention:threshold=1", "kvzip:budget=1.0"}) {
+    const auto session = engine.open(spec);
+    EXPECT_TRUE(same_bits(expected, answer(engine, *session, prompt, 2))) << spec;
+  }
+  for (const char* spec : {"flexprefill:gamma=0.5,least=64", "xattention:threshold=0.5"}) {
+    const auto whole = engine.open(spec);
+    const auto at_once = answer(engine, *whole, prompt, 2);
+    Engine other(model_of(GetParam()), options(1, 37));
+    const auto cut = other.open(spec);
+    EXPECT_TRUE(same_bits(at_once, answer(other, *cut, prompt, 2))) << spec;
+  }
+}
+
 TEST_P(TileReaders, AnswerTheSameHoweverThePromptIsCutIntoTiles) {
   const auto prompt = tiny_tokens(tiny_model(GetParam()), 300);
   const auto whole = read_by(GetParam(), 2, true, options(1), prompt);

@@ -203,7 +203,8 @@ void ToyPrompt::run_probe(int round) {
                 stored = Compressor::stored_rows(run), scored = run.last - run.first;
   std::vector<float> k(static_cast<size_t>(heads * (stored + rows) * dim)),
       v(static_cast<size_t>(heads * scored * dim)), scores(static_cast<size_t>(heads * scored)),
-      norms(tokens.size(), 2.0f);
+      norms(tokens.size());
+  for (size_t i = 0; i < norms.size(); ++i) norms[i] = 1 + static_cast<float>(i % 7);
   for (int l = 0; l < shape_.layers; ++l) {
     make_rows(l, tokens, positions);
     if (plant) plant(l, q_, k_, v_);
