@@ -25,7 +25,8 @@ struct Command {
 // One per file of this folder.
 extern const Command kRunCommand, kChatCommand, kBenchCommand, kPerplexityCommand, kMethodsCommand,
     kInspectCommand, kTokenizeCommand, kConvertCommand, kQuantizeCommand, kCalibrateTspCommand,
-    kDemoCommand, kTraceCommand, kCompletionCommand, kManCommand;
+    kCalibrateHeadsCommand, kCalibrateEntropyCommand, kCalibrateSpansCommand,
+    kCalibrateQueriesCommand, kDemoCommand, kTraceCommand, kCompletionCommand, kManCommand;
 
 // All of them, in the order of `pith --help`.
 std::span<const Command* const> commands();

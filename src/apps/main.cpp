@@ -19,10 +19,24 @@ namespace pith {
 namespace {
 
 constexpr const Command* kCommands[] = {
-    &kRunCommand,        &kChatCommand,       &kDemoCommand,     &kTraceCommand,
-    &kBenchCommand,      &kPerplexityCommand, &kMethodsCommand,  &kInspectCommand,
-    &kTokenizeCommand,   &kConvertCommand,    &kQuantizeCommand, &kCalibrateTspCommand,
-    &kCompletionCommand, &kManCommand,
+    &kRunCommand,
+    &kChatCommand,
+    &kDemoCommand,
+    &kTraceCommand,
+    &kBenchCommand,
+    &kPerplexityCommand,
+    &kMethodsCommand,
+    &kInspectCommand,
+    &kTokenizeCommand,
+    &kConvertCommand,
+    &kQuantizeCommand,
+    &kCalibrateTspCommand,
+    &kCalibrateHeadsCommand,
+    &kCalibrateEntropyCommand,
+    &kCalibrateSpansCommand,
+    &kCalibrateQueriesCommand,
+    &kCompletionCommand,
+    &kManCommand,
 };
 
 int exit_code(Errc code) {

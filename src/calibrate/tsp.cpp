@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "policy/calibration.h"
+#include "calibrate/calibration_file.h"
 #include "policy/defaults.h"
 #include "policy/select.h"
 #include "runtime/engine.h"
@@ -47,16 +47,6 @@ std::shared_ptr<const Policy> recording_policy(const TspOptions& options, LayerS
   policy->reducer = keep_best();
   return policy;
 }
-
-// Passes the wish to stop on, and no progress: the prompts are what is counted.
-class OnlyStops final : public Monitor {
- public:
-  explicit OnlyStops(const Monitor& monitor) : monitor_(monitor) {}
-  bool stopped() const override { return monitor_.stopped(); }
-
- private:
-  const Monitor& monitor_;
-};
 
 }  // namespace
 
@@ -130,14 +120,19 @@ TspFinding find_tsp_layer(Engine& engine, std::span<const std::vector<int32_t>> 
 }
 
 void save_tsp_layer(const std::string& path, std::string_view model_digest,
-                    const TspFinding& finding) {
+                    const TspFinding& finding, std::string_view text_digest) {
   std::vector<CalibrationTensor> tensors = {
       {"tsp.layer", {1}, {static_cast<float>(finding.layer)}}};
   if (!finding.overlap.empty())
     tensors.push_back({"tsp.overlap",
                        {static_cast<int64_t>(finding.overlap.size())},
                        {finding.overlap.begin(), finding.overlap.end()}});
-  save_calibration(path, model_digest, "pith calibrate tsp", tensors);
+  add_calibration(path, model_digest,
+                  {.kind = "tsp",
+                   .made_by = "pith calibrate tsp",
+                   .text_digest = std::string(text_digest),
+                   .seed = 0},
+                  tensors);
 }
 
 }  // namespace pith

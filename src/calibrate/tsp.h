@@ -44,8 +44,8 @@ struct TspFinding {
 TspFinding find_tsp_layer(Engine& engine, std::span<const std::vector<int32_t>> prompts,
                           const TspOptions& options = {}, Monitor& monitor = Monitor::silent());
 
-// Writes the file that `fastkv:tsp_layer=auto,calibration=FILE` reads.
+// Adds to the file that `fastkv:tsp_layer=auto,calibration=FILE` reads.
 void save_tsp_layer(const std::string& path, std::string_view model_digest,
-                    const TspFinding& finding);
+                    const TspFinding& finding, std::string_view text_digest = {});
 
 }  // namespace pith

@@ -1,5 +1,6 @@
-// FlexPrefill (arXiv:2502.20766): the last 128 queries of a prompt show what a head looks at. If means
-// of blocks predict it well, every block of queries chooses its blocks by means; otherwise columns
+// FlexPrefill (arXiv:2502.20766): the last 128 queries of a prompt show what a head looks at. If
+// means of blocks predict it well, every block of queries chooses its blocks by means; otherwise
+// columns
 // ("vertical") and distances ("slash") that hold `gamma` of the attention are read by all.
 #include <algorithm>
 #include <cmath>
@@ -98,9 +99,8 @@ class Flexible final : public TileReader {
         std::ranges::fill(all, uint8_t{0});
         for (int64_t g = 0; g < tap.shape.group(); ++g)
           for (int64_t b = 0; b <= block; ++b)
-            all[static_cast<size_t>(b)] |=
-                read[static_cast<size_t>(head * tap.shape.group() + g)]
-                    [static_cast<size_t>(block * blocks + b)];
+            all[static_cast<size_t>(b)] |= read[static_cast<size_t>(head * tap.shape.group() + g)]
+                                               [static_cast<size_t>(block * blocks + b)];
         plan.at(head, block) = marked_ranges(all, std::min(plan.rows, (block + 1) * kBlock));
       }
   }
@@ -160,19 +160,18 @@ class Flexible final : public TileReader {
     const Pattern pattern = look(tap, query_head);
     std::vector<double> vertical = block_sums(pattern.vertical);
     std::vector<double> slash = block_sums(pattern.slash);
-    int64_t columns = std::clamp(covering(pattern.vertical, gamma_) / kBlock + 1, least(blocks),
-                                 blocks);
+    int64_t columns =
+        std::clamp(covering(pattern.vertical, gamma_) / kBlock + 1, least(blocks), blocks);
     int64_t distances =
         std::clamp(covering(pattern.slash, gamma_) / kBlock + 1, least(blocks), blocks);
 
     // Whether means of blocks predict where the last queries look.
-    const ConstMat queries{tap.q.data + query_head * tap.q.stride[1],
-                           {rows, tap.q.dim[2]},
-                           {tap.q.stride[0], 1}};
+    const ConstMat queries{
+        tap.q.data + query_head * tap.q.stride[1], {rows, tap.q.dim[2]}, {tap.q.stride[0], 1}};
     std::vector<std::vector<double>> keys;
     for (int64_t b = 0; b < blocks; ++b)
-      keys.push_back(mean_rows(tap.k[query_head / group], b * kBlock,
-                               std::min(rows, (b + 1) * kBlock)));
+      keys.push_back(
+          mean_rows(tap.k[query_head / group], b * kBlock, std::min(rows, (b + 1) * kBlock)));
     std::vector<double> predicted;
     const std::vector<double> last = mean_rows(queries, std::max<int64_t>(0, rows - kBlock), rows);
     for (const std::vector<double>& key : keys) predicted.push_back(dot(last, key) * scale);
@@ -234,6 +233,9 @@ const RegisterMethod flexprefill{{
             "a token: nothing",
     .departures =
         {"Blocks are chosen for each query head and read by its whole group: the union.",
+         "As in the reference, the first block is one of the columns that are counted, and columns "
+         "are counted as if the rows that cover gamma lay side by side: attention to scattered rows "
+         "needs a larger `least`.",
          "gamma=1 reads every row, bit for bit the full prompt.",
          "Distances are gathered into blocks from the diagonal outwards; the reference counts from "
          "the far end, the same where the prompt is whole blocks.",

@@ -1,7 +1,7 @@
-// KVzip (arXiv:2505.23416): after the prompt, the model is asked to repeat it, a chunk at a time, and
-// a row matters as much as it helps in that. No question is needed, so questions that come later
-// find their rows. `plus` is KVzip+ (arXiv:2601.07891): attention is measured by what it adds to the
-// residual stream.
+// KVzip (arXiv:2505.23416): after the prompt, the model is asked to repeat it, a chunk at a time,
+// and a row matters as much as it helps in that. No question is needed, so questions that come
+// later find their rows. `plus` is KVzip+ (arXiv:2601.07891): attention is measured by what it adds
+// to the residual stream.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -137,21 +137,23 @@ const RegisterMethod kvzip{{
           const int chunk = o.count("chunk", 2000, "tokens that are repeated at a time", 16);
           const bool plus = o.flag(
               "plus", false, "weigh attention by what it adds to the residual stream (KVzip+)");
-          const bool all = o.word("share", "global", "global|even",
-                                  "one threshold over all layers and heads, or the same number of "
-                                  "rows for each head (then a method that shares may join)") ==
-                           "global";
+          const bool all =
+              o.word("share", "global", "global|even",
+                     "one threshold over all layers and heads, or the same number of "
+                     "rows for each head (then a method that shares may join)") == "global";
           protect_options(o, p, {.sink = 4, .recent = 1});
           budget_option(o, p, {.share = 0.3});
           p.scorer = std::make_unique<Unscored>();
           p.probe = std::make_unique<Reconstruction>(chunk, p.protect.sink, plus);
           if (all) p.budget = std::make_unique<BestOfAll>();
         },
-    .cost = "a prompt: it is read again, `chunk` tokens at a time over the plain cache of all of it, "
-            "two to three times the work of reading it once, and that cache is held until then, "
-            "counted by the memory limit; a token: nothing",
+    .cost =
+        "a prompt: it is read again, `chunk` tokens at a time over the plain cache of all of it, "
+        "two to three times the work of reading it once, and that cache is held until then, "
+        "counted by the memory limit; a token: nothing",
     .departures =
-        {"The plain cache of the whole prompt exists while it is probed: memory falls to the budget "
+        {"The plain cache of the whole prompt exists while it is probed: memory falls to the "
+         "budget "
          "only afterwards, as in the paper's own code.",
          "The best rows are counted out exactly and ties go to the older row; the reference keeps "
          "what is above a threshold and loses all rows that tie with it.",

@@ -83,8 +83,7 @@ class SpanBudget final : public Budget {
 };
 
 void build(Options& o, const KvShape& shape, Policy& p) {
-  if (o.given("budget"))
-    o.fail("takes no budget: 'sparsity', 'sink' and 'recent' say what stays");
+  if (o.given("budget")) o.fail("takes no budget: 'sparsity', 'sink' and 'recent' say what stays");
   const double sparsity = o.ratio("sparsity", shape.group() > 1 ? 0.5 : 0.75,
                                   "share of the heads that keep first and newest rows only");
   protect_options(o, p, {.sink = 64, .recent = 256}, 1);
@@ -113,7 +112,8 @@ const RegisterMethod spans{{
          "Streaming heads read sinks and recent rows in every prompt, whatever its length, in "
          "blocks of 128 queries that see `recent` rows before the block and all of it; the paper's "
          "sight depends on the chunk that a prompt is cut into.",
-         "`sink` and `recent` are rounded up to 64 rows while a prompt is read; what stays after it "
+         "`sink` and `recent` are rounded up to 64 rows while a prompt is read; what stays after "
+         "it "
          "is exact.",
          "Rows of earlier turns that a streaming head kept are read along."},
 }};
