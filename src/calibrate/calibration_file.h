@@ -20,9 +20,9 @@ class Engine;
 
 // Where a calibration's numbers come from; told by `pith inspect`.
 struct CalibrationOrigin {
-  std::string kind;         // "heads": its tensors are named heads.*
-  std::string made_by;      // the command
-  std::string text_digest;  // of the text it read; empty: none
+  std::string kind;              // "heads": its tensors are named heads.*
+  std::string made_by;           // the command
+  std::string text_digest = {};  // of the text it read; empty: none
   uint64_t seed = 0;
 };
 

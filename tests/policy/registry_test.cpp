@@ -65,7 +65,7 @@ TEST(Registry, AnswersWithTheSentencesOfTheHouse) {
             "fastkv: no option 'tsp_rat'; did you mean 'tsp_rate'?");
   EXPECT_EQ(answer("snapkv:budget=0.1+knorm"), "both 'snapkv' and 'knorm' bring a scorer");
   EXPECT_EQ(answer("snapkv"), "snapkv: needs budget=...");
-  EXPECT_EQ(answer("test_file:share=0.2"), 
+  EXPECT_EQ(answer("test_file:share=0.2"),
             "test_file: 'heads' is missing; `pith calibrate heads` makes the file");
   EXPECT_EQ(answer("fastkv:tsp_rate=7"), "fastkv: 'tsp_rate' must be between 0 and 1");
 }
@@ -132,7 +132,8 @@ TEST(Registry, RefusesWhatFastkvCannotDo) {
             "fastkv: 'tsp_rate' must be at least the budget of 0.5; later layers cannot keep rows "
             "that never reach them");
   EXPECT_EQ(answer("fastkv:tsp_layer=32"), "fastkv: 'tsp_layer' must be between 0 and 31");
-  EXPECT_EQ(answer("fastkv:tsp_layer=auto"), "fastkv: 'calibration' is missing; `pith calibrate tsp` makes the file");
+  EXPECT_EQ(answer("fastkv:tsp_layer=auto"),
+            "fastkv: 'calibration' is missing; `pith calibrate tsp` makes the file");
   EXPECT_EQ(answer("fastkv:calibration=x.gguf"),
             "fastkv: 'calibration' is only read with tsp_layer=auto");
   EXPECT_EQ(answer("fastkv:width=6"),
