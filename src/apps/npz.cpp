@@ -96,7 +96,7 @@ void NpzWriter::commit() {
     directory += std::string("PK\x01\x02", 4);
     put(directory, kVersion, 2);
     directory += fields(entry.crc, entry.bytes, entry.name.size());
-    put(directory, 0, 2 + 2 + 2 + 4);  // comment, disk, attributes
+    directory.append(2 + 2 + 2 + 4, '\0');  // comment, disk, attributes
     put(directory, entry.offset, 4);
     directory += entry.name;
   }
