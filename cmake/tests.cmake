@@ -43,13 +43,24 @@ function(pith_included sources rooms support)
   set(${support} ${found_support} PARENT_SCOPE)
 endfunction()
 
+# Tests are compiled far more often than they are waited for: little optimisation, and of the checks
+# of undefined behaviour not those of every pointer, which take as long to compile as all the rest
+# (the rooms under test keep them, and a null pointer stops a test anyway).
+add_library(pith_test_flags INTERFACE)
+target_compile_options(pith_test_flags INTERFACE -O1)
+if(PITH_SANITIZE MATCHES undefined)
+  target_compile_options(pith_test_flags INTERFACE
+                         -fno-sanitize=null,alignment,object-size,vptr,return)
+endif()
+
 file(GLOB support_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.cpp)
 foreach(source ${support_sources})
   get_filename_component(name ${source} NAME_WE)
   pith_included(${source} linked _)
   add_library(pith_support_${name} STATIC ${source})
   target_include_directories(pith_support_${name} PUBLIC ${PROJECT_SOURCE_DIR}/tests)
-  target_link_libraries(pith_support_${name} PUBLIC pith_flags ${linked} GTest::gtest)
+  target_link_libraries(pith_support_${name} PUBLIC pith_flags ${linked} GTest::gtest
+                        PRIVATE pith_test_flags)
   target_compile_definitions(pith_support_${name} PRIVATE PITH_TEST_DATA="${PITH_TEST_DATA}")
 endforeach()
 
@@ -66,8 +77,8 @@ foreach(folder ${folders})
     endforeach()
     add_executable(${folder}_tests ${sources})
     target_include_directories(${folder}_tests PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-    target_link_libraries(${folder}_tests PRIVATE pith_flags ${helpers} ${linked} GTest::gmock_main
-                                                  rapidcheck)
+    target_link_libraries(${folder}_tests PRIVATE pith_flags pith_test_flags ${helpers} ${linked}
+                                                  GTest::gmock_main rapidcheck)
     target_compile_definitions(${folder}_tests PRIVATE PITH_TEST_DATA="${PITH_TEST_DATA}")
     gtest_discover_tests(${folder}_tests PROPERTIES LABELS ${folder} DISCOVERY_MODE PRE_TEST
                          DISCOVERY_TIMEOUT 60)
