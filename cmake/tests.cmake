@@ -43,15 +43,9 @@ function(pith_included sources rooms support)
   set(${support} ${found_support} PARENT_SCOPE)
 endfunction()
 
-# Tests are compiled far more often than they are waited for: little optimisation, and of the checks
-# of undefined behaviour not those of every pointer, which take as long to compile as all the rest
-# (the rooms under test keep them, and a null pointer stops a test anyway).
+# Tests are compiled more often than they are waited for.
 add_library(pith_test_flags INTERFACE)
 target_compile_options(pith_test_flags INTERFACE -O1)
-if(PITH_SANITIZE MATCHES undefined)
-  target_compile_options(pith_test_flags INTERFACE
-                         -fno-sanitize=null,alignment,object-size,vptr,return)
-endif()
 
 file(GLOB support_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.cpp)
 foreach(source ${support_sources})
