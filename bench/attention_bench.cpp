@@ -2,7 +2,7 @@
 // and tiles of a prompt over plain rows. Llama-3.2's shape: 8 key/value heads of 4 query heads.
 //
 //   attend_token/<format>/<dim>/<rows>/<threads>   ns_per_row: per cached row and key/value head
-//   attend_prompt/<dim>/<rows>/<threads>           the last 512 of so many rows
+//   attend_prompt/<f32|int16>/<dim>/<rows>/<threads>   the last 512 of so many rows
 //
 // Both count a multiply-add as two operations. of_flops is their share of the f32 peak, of_bytes
 // that of reading the rows once from memory; whichever is larger shows what binds. Rows that fit a
@@ -102,7 +102,7 @@ BENCHMARK_CAPTURE(attend_token, f16, Quant::f16, Quant::f16)->Apply(shapes);
 BENCHMARK_CAPTURE(attend_token, bf16, Quant::bf16, Quant::bf16)->Apply(shapes);
 BENCHMARK_CAPTURE(attend_token, q8, Quant::q8_keys, Quant::q8_values)->Apply(shapes);
 
-void attend_prompt(benchmark::State& state) {
+void attend_prompt(benchmark::State& state, bool int16) {
   const int64_t dim = state.range(0), rows = state.range(1);
   const int64_t tile = std::min<int64_t>(rows, 512);
   const auto backend = make_cpu_backend(static_cast<int>(state.range(2)));
@@ -117,6 +117,7 @@ void attend_prompt(benchmark::State& state) {
   job.v = ConstCube::packed(v.data(), {kHeads, rows, dim});
   job.out = Cube::packed(out.data(), {tile, kHeads * kGroup, dim});
   job.first_row = rows - tile;
+  job.int16 = int16;
   job.positions = positions;
   job.rule.scale = 1 / std::sqrt(static_cast<float>(dim));
   for (auto _ : state) {
@@ -129,10 +130,14 @@ void attend_prompt(benchmark::State& state) {
   count_work(state, runs * pairs * kHeads * kGroup * static_cast<double>(dim) * 4, 0);
 }
 
-BENCHMARK(attend_prompt)
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond)
-    ->ArgsProduct({{64, 128}, {512, 8192, 32768}, {1, 2}});
+void prompts(benchmark::internal::Benchmark* b) {
+  b->UseRealTime()
+      ->Unit(benchmark::kMillisecond)
+      ->ArgsProduct({{64, 128}, {512, 8192, 32768}, {1, 2}});
+}
+
+BENCHMARK_CAPTURE(attend_prompt, f32, false)->Apply(prompts);
+BENCHMARK_CAPTURE(attend_prompt, int16, true)->Apply(prompts);
 
 }  // namespace
 }  // namespace pith

@@ -27,8 +27,10 @@ void declare_engine(Arguments& arguments, EngineArguments& engine) {
 }
 
 void declare_matmul(Arguments& arguments, std::string& matmul) {
-  arguments.choice("--matmul", matmul, "int8|f32",
-                   "numbers in which activations meet quantised weights; f32: the slow reference");
+  arguments.choice(
+      "--matmul", matmul, "int8|f32",
+      "numbers in which products are formed; int8: activations that meet quantised weights in 8 "
+      "bits and prompt attention in 16, if the model is not F32; f32: the slow reference");
 }
 
 MatmulForm matmul_form(const std::string& name) {

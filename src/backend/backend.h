@@ -88,6 +88,7 @@ struct DenseAttention {
   int64_t first_row = 0;                   // row index of the tile's first query
   std::span<const int32_t> positions;      // [rows] of the layer's rows
   AttentionRule rule;
+  bool int16 = false;  // products may be sums of 16-bit integers: for models that are coded anyway
   Cube out;  // [tile, query_heads, dim]; without data, like v: only `column_mass` is wanted
   Mass mass = Mass::none;
   // [heads, rows] attention each row received so far, by `mass`; or [query_heads, rows].

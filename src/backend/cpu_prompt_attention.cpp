@@ -233,6 +233,7 @@ void CpuBackend::attend(const DenseAttention& job) {
     PITH_CHECK(static_cast<int>(head.positions.size()) >= head.rows(), "every row has a position");
   if (tile == 0) return;
   if (job.reads) check(*job.reads, job);
+  const bool int16 = job.int16 && matmul_ == MatmulForm::int8;
   const int heads = static_cast<int>(job.k.dim[0]);
   const int group = static_cast<int>(job.q.dim[1]) / heads;
   const int dim = static_cast<int>(job.q.dim[2]);
@@ -255,6 +256,7 @@ void CpuBackend::attend(const DenseAttention& job) {
     const int head = static_cast<int>(task % heads);
     const int64_t piece = pieces - 1 - task / heads;  // the last queries see most rows
     TileJob whole = job_of(job.rule, job.q, job.k, head, group);
+    whole.int16 = int16;
     whole.first_row = job.first_row;
     whole.q_pos = job.positions.data() + job.first_row;
     whole.k_pos = job.positions.data();
@@ -288,6 +290,7 @@ void CpuBackend::attend(const DenseAttention& job) {
 }
 
 void CpuBackend::gather_column_mass(const DenseAttention& job, int group) {
+  const bool int16 = job.int16 && matmul_ == MatmulForm::int8;
   const int64_t tile = job.q.dim[0], heads = job.k.dim[0], seen = job.first_row + tile;
   const bool each = job.column_mass.dim[0] == job.q.dim[1] && group > 1;  // query head
   PITH_CHECK((job.column_mass.dim[0] == heads || each) && job.column_mass.dim[1] >= seen,
@@ -303,6 +306,7 @@ void CpuBackend::gather_column_mass(const DenseAttention& job, int group) {
   threads_.for_each(heads * chunks, [&](int64_t task, int worker) {
     const int head = static_cast<int>(task / chunks);
     TileJob whole = job_of(job.rule, job.q, job.k, head, group);
+    whole.int16 = int16;
     whole.first_row = job.first_row;
     whole.q_pos = job.positions.data() + job.first_row;
     whole.k_pos = job.positions.data();

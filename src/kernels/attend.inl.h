@@ -10,7 +10,7 @@
 // Every number of the result is one chain of additions in the order of rows (or of dim), so it
 // depends on nothing but its own query: not on tiles, neighbours or the number of keys behind it.
 //
-// Zen 3, one core, 512 queries over 8192 keys: 84 % of the multiply-add peak at dim 128.
+// With TileJob::int16 both products are sums of integers, see attend_int16.inl.h.
 #pragma once
 
 #include "kernels/table.h"
@@ -88,18 +88,20 @@ inline void multiply_rows(int rows, const float* a, int64_t a_stride, const floa
 // ---- one call
 
 // What lies in TileJob::scratch.
-struct TileMemory {
-  float* q;       // [queries * heads, dim], scaled
-  float* keys;    // [kKeyBlock / kPanel, dim, kPanel] transposed; columns without a key are zero
-  float* values;  // [panels of dim, kKeyBlock, kPanel]; columns behind dim are zero
+struct ChunkMemory {
   float* p;       // [kChunk, kKeyBlock] logits, then exponentials
   float* factor;  // [kChunk]
   float* k_pos;   // [kKeyBlock] relative to the block's first
 };
+struct TileMemory : ChunkMemory {
+  float* q;       // [queries * heads, dim], scaled
+  float* keys;    // [kKeyBlock / kPanel, dim, kPanel] transposed; columns without a key are zero
+  float* values;  // [panels of dim, kKeyBlock, kPanel]; columns behind dim are zero
+};
 
 constexpr int64_t kAlign = 16;  // floats, a cache line
 
-inline int64_t line_up(int64_t floats) {
+constexpr int64_t line_up(int64_t floats) {
   return (floats + kAlign - 1) / kAlign * kAlign;
 }
 
@@ -107,29 +109,35 @@ inline int64_t padded(int dim) {
   return static_cast<int64_t>(dim + kPanel - 1) / kPanel * kPanel;
 }
 
-inline size_t tile_scratch(int queries, int heads, int dim) {
-  const int64_t rows = static_cast<int64_t>(queries) * heads;
-  return static_cast<size_t>(kAlign + line_up(rows * dim) + (dim + padded(dim)) * kKeyBlock +
-                             kChunk * kKeyBlock + line_up(kChunk) + kKeyBlock);
+constexpr int64_t kChunkFloats = kChunk * kKeyBlock + line_up(kChunk) + kKeyBlock;
+
+inline int64_t float_scratch(int64_t rows, int dim) {
+  return kAlign + line_up(rows * dim) + (dim + padded(dim)) * kKeyBlock + kChunkFloats;
 }
 
-inline TileMemory lay_out(const TileJob& job) {
-  const int64_t rows = static_cast<int64_t>(job.queries) * job.heads;
-  TileMemory m;
-  const auto floats = reinterpret_cast<uintptr_t>(job.scratch) / sizeof(float);
-  m.q = job.scratch + (kAlign - static_cast<int64_t>(floats % kAlign)) % kAlign;
-  m.keys = m.q + line_up(rows * job.dim);
-  m.values = m.keys + static_cast<int64_t>(job.dim) * kKeyBlock;
-  m.p = m.values + padded(job.dim) * kKeyBlock;
+inline float* aligned(float* scratch) {
+  const auto floats = reinterpret_cast<uintptr_t>(scratch) / sizeof(float);
+  return scratch + (kAlign - static_cast<int64_t>(floats % kAlign)) % kAlign;
+}
+
+inline void lay_out_chunk(float* at, ChunkMemory& m) {
+  m.p = at;
   m.factor = m.p + kChunk * kKeyBlock;
   m.k_pos = m.factor + line_up(kChunk);
+}
+
+inline void lay_out(const TileJob& job, TileMemory& m) {
+  const int64_t rows = static_cast<int64_t>(job.queries) * job.heads;
+  m.q = aligned(job.scratch);
+  m.keys = m.q + line_up(rows * job.dim);
+  m.values = m.keys + static_cast<int64_t>(job.dim) * kKeyBlock;
+  lay_out_chunk(m.values + padded(job.dim) * kKeyBlock, m);
   for (int i = 0; i < job.queries; ++i) {
     const float* from = job.q + i * job.q_row_stride;
     float* to = m.q + static_cast<int64_t>(i) * job.heads * job.dim;
     for (int64_t d = 0; d < static_cast<int64_t>(job.heads) * job.dim; ++d)
       to[d] = from[d] * job.scale;
   }
-  return m;
 }
 
 // A block of keys and the queries that see any of it.
@@ -171,30 +179,39 @@ inline int64_t first_block(const TileJob& job) {
   return low * kKeyBlock;
 }
 
-inline void load_keys(const TileJob& job, const KeyBlock& b, const TileMemory& m) {
-  const float* k = job.k + b.row0 * job.kv_stride;
+// `n` words of each of `rows` rows, panel by panel of rows: [kKeyBlock / kPanel, n, kPanel]. Rows
+// up to kKeyBlock that are not there are zeros.
+inline void transpose_rows(const float* x, int64_t stride, int rows, int n, float* to) {
   for (int r0 = 0; r0 < kKeyBlock; r0 += Vec::lanes) {
-    float* to = m.keys + static_cast<int64_t>(r0 / kPanel) * kPanel * job.dim + r0 % kPanel;
-    for (int d = 0; d < job.dim; d += Vec::lanes) {
-      const int part = job.dim - d;  // of a vector, at the end of a row
-      Vec x[Vec::lanes];
+    float* panel = to + static_cast<int64_t>(r0 / kPanel) * kPanel * n + r0 % kPanel;
+    for (int d = 0; d < n; d += Vec::lanes) {
+      const int part = n - d;  // of a vector, at the end of a row
+      Vec lanes[Vec::lanes];
       for (int r = 0; r < Vec::lanes; ++r) {
-        const float* from = k + (r0 + r) * job.kv_stride + d;
-        if (r0 + r >= b.rows)
-          x[r] = Vec::zero();
+        const float* from = x + (r0 + r) * stride + d;
+        if (r0 + r >= rows)
+          lanes[r] = Vec::zero();
         else
-          x[r] = part < Vec::lanes ? Vec::load_part(from, part) : Vec::load(from);
+          lanes[r] = part < Vec::lanes ? Vec::load_part(from, part) : Vec::load(from);
       }
-      transpose(x);
+      transpose(lanes);
       for (int c = 0; c < Vec::lanes && c < part; ++c)
-        store(to + static_cast<int64_t>(d + c) * kPanel, x[c]);
+        store(panel + static_cast<int64_t>(d + c) * kPanel, lanes[c]);
     }
   }
+}
+
+inline void load_positions(const TileJob& job, const KeyBlock& b, const ChunkMemory& m) {
   if (!job.alibi) return;
   for (int r = 0; r < kKeyBlock; ++r) {
     const int64_t row = b.row0 + (r < b.rows ? r : b.rows - 1);
     m.k_pos[r] = static_cast<float>(job.k_pos[row] - job.k_pos[b.row0]);
   }
+}
+
+inline void load_keys(const TileJob& job, const KeyBlock& b, const TileMemory& m) {
+  transpose_rows(job.k + b.row0 * job.kv_stride, job.kv_stride, b.rows, job.dim, m.keys);
+  load_positions(job, b, m);
 }
 
 inline void load_values(const TileJob& job, const KeyBlock& b, const TileMemory& m) {
@@ -225,7 +242,7 @@ inline int load_logits(const TileJob& job, const KeyBlock& b, const TileMemory& 
 }
 
 // Soft cap, ALiBi, masks: products become the logits of one query row. Returns their maximum.
-inline float finish_logits(const TileJob& job, const KeyBlock& b, const TileMemory& m, int row,
+inline float finish_logits(const TileJob& job, const KeyBlock& b, const ChunkMemory& m, int row,
                            int width, float* x) {
   const int i = row / job.heads, head = row % job.heads;
   if (job.softcap > 0) {
@@ -313,9 +330,10 @@ inline void attend_chunk(const TileJob& job, const KeyBlock& b, const TileMemory
 }
 
 // Calls chunk(block, memory, row, rows) for every block and every run of query rows that sees it.
-template <class Chunk>
+template <class Memory, class Chunk>
 inline void visit_keys(const TileJob& job, bool values, Chunk chunk) {
-  const TileMemory m = lay_out(job);
+  Memory m;
+  lay_out(job, m);
   const int64_t beyond = lesser(job.keys, job.first_row + job.queries);
   for (int64_t row0 = first_block(job); row0 < beyond; row0 += kKeyBlock) {
     const KeyBlock b = block_at(job, row0);
@@ -328,10 +346,12 @@ inline void visit_keys(const TileJob& job, bool values, Chunk chunk) {
   }
 }
 
-inline void attend_tile(const TileJob& job) {
-  visit_keys(job, job.v != nullptr, [&](const KeyBlock& b, const TileMemory& m, int row, int rows) {
-    attend_chunk(job, b, m, row, rows);
-  });
+template <class Memory>
+inline void attend_keys(const TileJob& job) {
+  visit_keys<Memory>(job, job.v != nullptr,
+                     [&](const KeyBlock& b, const Memory& m, int row, int rows) {
+                       attend_chunk(job, b, m, row, rows);
+                     });
 }
 
 // ---- attention that rows received
@@ -345,8 +365,9 @@ inline void gather_mass(const float* x, int n, float* into, How how) {
   if (c < n) store_part(into + c, n - c, how(Vec::load_part(into + c, n - c), Vec::load(x + c)));
 }
 
-inline void tile_mass(const TileJob& job, Mass how, float* mass, int64_t mass_stride) {
-  visit_keys(job, false, [&](const KeyBlock& b, const TileMemory& m, int row, int rows) {
+template <class Memory>
+inline void mass_of_keys(const TileJob& job, Mass how, float* mass, int64_t mass_stride) {
+  visit_keys<Memory>(job, false, [&](const KeyBlock& b, const Memory& m, int row, int rows) {
     int width = 0;
     const int seen = load_logits(job, b, m, row, rows, width);
     for (int r = row; r < row + rows; ++r) {

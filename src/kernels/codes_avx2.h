@@ -39,10 +39,10 @@ struct CodeSum {
   __m256i v;
   static CodeSum zero() { return {_mm256_setzero_si256()}; }
   void add(Codes w, Quad a) {
-    v = _mm256_add_epi16(v, _mm256_maddubs_epi16(w.v, a.v));
+    const __m256i products = _mm256_maddubs_epi16(w.v, a.v);
     // Compilers know that these additions may be done in any order, and g++ 12 first multiplies
     // everything and keeps it in memory: three times slower.
-    __asm__("" : "+x"(v));
+    __asm__("vpaddw %1, %0, %0" : "+x"(v) : "x"(products));
   }
   IVec total() const { return {_mm256_madd_epi16(v, _mm256_set1_epi16(1))}; }
   IVec total(IVec pair) const { return {_mm256_madd_epi16(v, pair.v)}; }

@@ -100,6 +100,7 @@ struct TileJob {
   const int32_t* q_pos = nullptr;  // [queries]; positions are read for windows and ALiBi only
   const int32_t* k_pos = nullptr;  // [keys]
   int dim = 0;                     // a multiple of 8
+  bool int16 = false;  // products of 16-bit integers; docs/numerics.md says what that costs
   float scale = 1, softcap = 0;
   int window = 0;                // 0: none
   const float* alibi = nullptr;  // [heads] logit -= slope * (q_pos - k_pos); or null

@@ -2,7 +2,7 @@
 // both, PITH_NAME and the vector headers PITH_VEC
 // and PITH_CODES. Everything but the table stays in an anonymous
 // namespace.
-#include "kernels/attend.inl.h"
+#include "kernels/attend_int16.inl.h"
 #include "kernels/codes.inl.h"
 #include "kernels/elementwise.inl.h"
 #include "kernels/matmul.inl.h"

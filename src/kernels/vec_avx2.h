@@ -88,11 +88,11 @@ inline IVec shift_right(IVec x, IVec bits) {
   return {_mm256_srlv_epi32(x.v, bits.v)};
 }
 inline IVec add_pairs(IVec a, IVec b, IVec total) {
-  __m256i sum = _mm256_add_epi32(total.v, _mm256_madd_epi16(a.v, b.v));
+  const __m256i products = _mm256_madd_epi16(a.v, b.v);
   // Sums of integers may be reordered, and gcc then keeps all products of a loop before it adds
-  // one.
-  asm("" : "+x"(sum));
-  return {sum};
+  // one. Written out, the addition stays where it is and in its register.
+  asm("vpaddd %1, %0, %0" : "+x"(total.v) : "x"(products));
+  return total;
 }
 inline Mask less(IVec a, IVec b) {
   return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.v, a.v))};

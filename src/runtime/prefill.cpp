@@ -132,6 +132,7 @@ void Forward::attend_tile(Session& session, ConstCube q, int first, Cube out) {
                      .first_row = first,
                      .positions = stream.positions,
                      .rule = model_.config().rules[layer],
+                     .int16 = model_.weights().layers[layer].wk.dtype != DType::f32,
                      .out = out,
                      .mass = mass,
                      .column_mass = stream.prompt_mass,
