@@ -27,6 +27,7 @@ constexpr int kLanes = Vec::lanes;
 constexpr int kLaneBytes = 4 * kLanes;
 constexpr int kTileVectors = 2;
 constexpr int64_t kPanelColumns = int64_t{kTileVectors} * kLanes;
+constexpr int64_t kPrefetchRows = 16;
 constexpr int64_t kChunkBlocks = 16;                                     // 512 columns of a panel
 constexpr int64_t kGroupBlock = kCodedRows * (kGroup + 2 * int64_t{4});  // bytes of activations
 
@@ -35,6 +36,9 @@ constexpr int64_t kGroupBlock = kCodedRows * (kGroup + 2 * int64_t{4});  // byte
 // for every 16 columns, below a float scale.
 template <class Format>
 struct Kind {
+  // By these names a template may call what only some targets have.
+  using Rows = Bytes;
+  using Quads = Codes;
   static constexpr bool kMin = Format::kOffset == 0;
   static constexpr bool kSixteens = requires { Format::kSixteens; };
   static constexpr int kPlanes = kSplitBytes && Format::kBits == 8 ? 2 : 1;
@@ -132,9 +136,7 @@ struct Column {
 };
 
 inline Vec halves(const Column& at, size_t offset) {
-  alignas(32) uint16_t half[kLanes];
-  for (int r = 0; r < kLanes; ++r) __builtin_memcpy(half + r, at.row[r] + offset, 2);
-  return Vec::load_f16(reinterpret_cast<const std::byte*>(half));
+  return halves_of(at.row, offset);
 }
 
 // from [lanes][8] to [8] vectors.
@@ -351,38 +353,38 @@ __attribute__((noinline)) void unpack_codes(const CodedJob& job, int64_t row, in
 
 // ---- products
 
-// The exact sums of a block, with the integer scales of formats that have them.
-template <class Format, int R>
-inline void block_sums(const std::byte* x, const std::byte* panel, IVec (&total)[R][kTileVectors]) {
+// The exact sums of a block, with the integer scales of formats that have them. code(v, at) is the
+// at-th step of vector v, side(v) its words.
+template <class Format, int R, int V, class Code, class Side>
+inline void block_sums(const std::byte* x, Code code, Side side, IVec (&total)[R][V]) {
   using K = Kind<Format>;
   constexpr int kSpan = K::kSixteens && K::kSteps > 4 ? 4 : K::kSteps;
 #pragma GCC unroll 16
   for (int run = 0; run < K::kPlanes * 8 / kSpan; ++run) {
-    CodeSum sums[R][kTileVectors];
+    CodeSum sums[R][V];
 #pragma GCC unroll 4
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < kTileVectors; ++v) sums[i][v] = CodeSum::zero();
+      for (int v = 0; v < V; ++v) sums[i][v] = CodeSum::zero();
 #pragma GCC unroll 8
     for (int step = 0; step < kSpan; ++step) {
       const int at = run * kSpan + step, quad = at % 8;
-      Codes w[kTileVectors];
+      Codes w[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < kTileVectors; ++v)
-        w[v] = Codes::load(panel + v * K::kBytes + at * kLaneBytes);
+      for (int v = 0; v < V; ++v) w[v] = code(v, at);
 #pragma GCC unroll 4
       for (int i = 0; i < R; ++i) {
         const Quad a = Quad::all(x + i * kGroup + 4 * quad);
 #pragma GCC unroll 4
-        for (int v = 0; v < kTileVectors; ++v) sums[i][v].add(w[v], a);
+        for (int v = 0; v < V; ++v) sums[i][v].add(w[v], a);
       }
     }
 #pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) {
+    for (int v = 0; v < V; ++v) {
       IVec scale = IVec::all(0x00100010);  // of the second plane: sixteen
       if constexpr (K::kSixteens)
-        scale = IVec::load(reinterpret_cast<const int32_t*>(panel + v * K::kBytes + K::kCodeBytes +
-                                                            (1 + run * kSpan / 4) * kLaneBytes));
+        scale =
+            IVec::load(reinterpret_cast<const int32_t*>(side(v)) + (1 + run * kSpan / 4) * kLanes);
 #pragma GCC unroll 4
       for (int i = 0; i < R; ++i) {
         const bool scaled = K::kSixteens || run * kSpan >= 8;
@@ -400,44 +402,52 @@ inline T word(const std::byte* p) {
   return x;
 }
 
+// Takes the sums of a block into the results of one vector of rows of weights.
+template <class Format, int R, int V, bool Excess = true>
+inline void add_block(const std::byte* x, const float* side, int v, IVec (&total)[R][V],
+                      Vec (&acc)[R][V]) {
+  using K = Kind<Format>;
+  const std::byte* scales = x + kCodedRows * kGroup;
+  const std::byte* words = scales + 4 * kCodedRows;
+  const Vec scale = Vec::load(side);
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i) {
+    const Vec unit = Vec::all(word<float>(scales + 4 * i));
+    IVec sum = total[i][v];
+    if constexpr (K::kSixteens) {
+      const IVec part = pair_dot(IVec::load(reinterpret_cast<const int32_t*>(side + 3 * kLanes)),
+                                 IVec::all(word<int32_t>(words + 4 * i)));
+      if constexpr (K::kMin) {
+        acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
+        acc[i][v] = fused(to_float(part), Vec::load(side + 4 * kLanes) * unit, acc[i][v]);
+      } else {
+        acc[i][v] = fused(to_float(sum - part), scale * unit, acc[i][v]);
+      }
+    } else if constexpr (K::kMin) {
+      acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
+      acc[i][v] = fused(Vec::load(side + kLanes), Vec::all(word<float>(words + 4 * i)), acc[i][v]);
+    } else {
+      if (Excess) sum = sum + IVec::all(word<int32_t>(words + 4 * i));
+      acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
+    }
+  }
+}
+
 // acc += R rows of activations times a panel.
 template <class Format, int R>
 inline void coded_tile(const std::byte* x, const std::byte* panel, int64_t blocks,
                        Vec (&acc)[R][kTileVectors]) {
   using K = Kind<Format>;
   for (int64_t b = 0; b < blocks; ++b, x += kGroupBlock, panel += K::kBlock) {
+    const auto side = [&](int v) {
+      return reinterpret_cast<const float*>(panel + v * K::kBytes + K::kCodeBytes);
+    };
     IVec total[R][kTileVectors];
-    block_sums<Format, R>(x, panel, total);
-    const std::byte* scales = x + kCodedRows * kGroup;
-    const std::byte* words = scales + 4 * kCodedRows;
+    block_sums<Format>(
+        x, [&](int v, int at) { return Codes::load(panel + v * K::kBytes + at * kLaneBytes); },
+        side, total);
 #pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) {
-      const auto* side = reinterpret_cast<const float*>(panel + v * K::kBytes + K::kCodeBytes);
-      const Vec scale = Vec::load(side);
-#pragma GCC unroll 4
-      for (int i = 0; i < R; ++i) {
-        const Vec unit = Vec::all(word<float>(scales + 4 * i));
-        IVec sum = total[i][v];
-        if constexpr (K::kSixteens) {
-          const IVec part =
-              pair_dot(IVec::load(reinterpret_cast<const int32_t*>(side + 3 * kLanes)),
-                       IVec::all(word<int32_t>(words + 4 * i)));
-          if constexpr (K::kMin) {
-            acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
-            acc[i][v] = fused(to_float(part), Vec::load(side + 4 * kLanes) * unit, acc[i][v]);
-          } else {
-            acc[i][v] = fused(to_float(sum - part), scale * unit, acc[i][v]);
-          }
-        } else if constexpr (K::kMin) {
-          acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
-          acc[i][v] =
-              fused(Vec::load(side + kLanes), Vec::all(word<float>(words + 4 * i)), acc[i][v]);
-        } else {
-          sum = sum + IVec::all(word<int32_t>(words + 4 * i));
-          acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
-        }
-      }
-    }
+    for (int v = 0; v < kTileVectors; ++v) add_block<Format>(x, side(v), v, total, acc);
   }
 }
 
@@ -501,8 +511,126 @@ void coded_panel(const CodedJob& job, int64_t row, int64_t first, int64_t blocks
   }
 }
 
+// ---- few rows of activations
+
+// Codes of `lanes` rows and 32 columns, as a panel has them.
+template <class Format>
+inline void codes_of(const Column& at, int g, Codes (&to)[Kind<Format>::kPlanes * 8]) {
+  using K = Kind<Format>;
+  constexpr int kSources = kLanes / kRowsAtOnce;
+  typename K::Rows low[kSources], high[kSources];
+#pragma GCC unroll 16
+  for (int r = 0; r < kSources; ++r) {
+    const Source rows = source(at.row, r);
+    low[r] = Format::raw(rows, g, 0);
+    high[r] = Format::raw(rows, g, 1);
+  }
+  if constexpr (kSpreadsInRegisters && K::kPlanes == 1) {
+    spread(low, high, to);
+  } else {
+    alignas(64) std::byte codes[K::kCodeBytes];
+    spread<K::kPlanes == 2>(low, high, codes);
+#pragma GCC unroll 16
+    for (int i = 0; i < K::kPlanes * 8; ++i) to[i] = Codes::load(codes + i * kLaneBytes);
+  }
+}
+
+// block_sums of codes in registers. (As a parameter of that one g++ 12 keeps them in memory.)
+template <class Format, int R>
+inline void row_sums(const std::byte* x, const Codes (&codes)[Kind<Format>::kPlanes * 8],
+                     const float* side, IVec (&total)[R][1]) {
+  using K = Kind<Format>;
+  constexpr int kSpan = K::kSixteens && K::kSteps > 4 ? 4 : K::kSteps;
+#pragma GCC unroll 16
+  for (int run = 0; run < K::kPlanes * 8 / kSpan; ++run) {
+    IVec scale = IVec::all(0x00100010);
+    if constexpr (K::kSixteens)
+      scale = IVec::load(reinterpret_cast<const int32_t*>(side) + (1 + run * kSpan / 4) * kLanes);
+#pragma GCC unroll 4
+    for (int i = 0; i < R; ++i) {
+      CodeSum sums = CodeSum::zero();
+#pragma GCC unroll 8
+      for (int step = 0; step < kSpan; ++step) {
+        const int at = run * kSpan + step;
+        sums.add(codes[at], Quad::all(x + i * kGroup + 4 * (at % 8)));
+      }
+      const bool scaled = K::kSixteens || run * kSpan >= 8;
+      const IVec sum = scaled ? sums.total(scale) : sums.total();
+      total[i][0] = run == 0 ? sum : total[i][0] + sum;
+    }
+  }
+}
+
+// The same sums as those of a panel, without one: `lanes` rows of weights at a time are met as they
+// are read.
+template <class Format, int R>
+[[gnu::noinline]] void coded_rows(const CodedJob& job) {
+  using K = Kind<Format>;
+  constexpr int kGroups = Format::kElements / kGroup;
+  constexpr int64_t kSide = K::kWords * kLaneBytes;
+  const int64_t row_bytes = format_bytes<Format>(job.cols), end = job.row0 + job.rows;
+  for (int64_t row = job.row0; row < end; row += kLanes) {
+    Column at;
+    for (int r = 0; r < kLanes; ++r)
+      at.row[r] = job.w + (row + r < end ? row + r : end - 1) * row_bytes;
+    const std::byte* next = at.row[0] + kPrefetchRows * row_bytes;
+    const std::byte* x = job.x;
+    Vec acc[R][1];
+#pragma GCC unroll 4
+    for (int i = 0; i < R; ++i) acc[i][0] = Vec::zero();
+    for (int64_t b = 0; b < job.cols / Format::kElements; ++b) {
+      for (int64_t line = 0; line < kLanes * Format::kBytes; line += 64)
+        __builtin_prefetch(next + line, 0, 3);
+      next += kLanes * Format::kBytes;
+      alignas(64) std::byte sides[kGroups * kSide];
+      put_scales(Of<Format>{}, at, sides, kSide);
+#pragma GCC unroll 8
+      for (int g = 0; g < kGroups; ++g, x += kGroupBlock) {
+        const auto* side = reinterpret_cast<const float*>(sides + g * kSide);
+        IVec total[R][1];
+        if constexpr (kDotsSigned && K::kPlanes == 2) {
+          constexpr int kSources = kLanes / kRowsAtOnce;
+          typename K::Rows low[kSources], high[kSources];
+#pragma GCC unroll 16
+          for (int r = 0; r < kSources; ++r) {
+            const Source rows = source(at.row, r);
+            low[r] = Format::raw(rows, g, 0);
+            high[r] = Format::raw(rows, g, 1);
+          }
+          typename K::Quads codes[8];
+          spread(low, high, codes);
+#pragma GCC unroll 4
+          for (int i = 0; i < R; ++i) total[i][0] = IVec::zero();
+#pragma GCC unroll 8
+          for (int q = 0; q < 8; ++q)
+#pragma GCC unroll 4
+            for (int i = 0; i < R; ++i)
+              total[i][0] = dot_signed(total[i][0], codes[q], Quad::all(x + i * kGroup + 4 * q));
+          add_block<Format, R, 1, false>(x, side, 0, total, acc);
+        } else {
+          Codes codes[K::kPlanes * 8];
+          codes_of<Format>(at, g, codes);
+          row_sums<Format>(x, codes, side, total);
+          add_block<Format>(x, side, 0, total, acc);
+        }
+      }
+      for (int r = 0; r < kLanes; ++r) at.row[r] += Format::kBytes;
+    }
+    const int64_t columns = end - row;
+    for (int i = 0; i < R; ++i) {
+      float* to = job.out + i * job.out_stride + row;
+      if (columns >= kLanes)
+        store(to, acc[i][0]);
+      else
+        store_part(to, static_cast<int>(columns), acc[i][0]);
+    }
+  }
+}
+
 template <class Format>
 void coded_products(const CodedJob& job) {
+  if (job.m == 1) return coded_rows<Format, 1>(job);
+  if (job.m == 2) return coded_rows<Format, 2>(job);
   const auto misaligned = reinterpret_cast<uintptr_t>(job.scratch) % 64;
   auto* panel = reinterpret_cast<std::byte*>(job.scratch) + (misaligned ? 64 - misaligned : 0);
   const int64_t blocks = job.cols / kGroup, end = job.row0 + job.rows;

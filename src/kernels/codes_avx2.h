@@ -48,6 +48,17 @@ struct CodeSum {
   IVec total(IVec pair) const { return {_mm256_madd_epi16(v, pair.v)}; }
 };
 
+// Signed codes of eight bits: a product of two sizes that has both signs does not overflow 16 bits,
+// and widened at once the sum is exact. `low` is the code less 128.
+constexpr bool kDotsSigned = true;
+inline IVec dot_signed(IVec sum, Codes low, Quad a) {
+  const __m256i w = _mm256_xor_si256(low.v, _mm256_set1_epi8(-128));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a.v, w));
+  const __m256i products = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  __asm__("vpaddd %1, %0, %0" : "+x"(sum.v) : "x"(products));
+  return sum;
+}
+
 // Each half of a register has a row of its own.
 constexpr int kRowsAtOnce = 2;
 struct Source {
@@ -67,9 +78,9 @@ inline Source source(const std::byte* const* rows, int r) {
   return {rows[r], rows[r + 4]};
 }
 
-template <bool Split>
-inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
-  const __m256i fifteen = _mm256_set1_epi8(15);
+// The same in registers.
+constexpr bool kSpreadsInRegisters = true;
+inline void spread(const Bytes* low, const Bytes* high, Codes (&to)[8]) {
 #pragma GCC unroll 2
   for (int half = 0; half < 2; ++half) {
     const Bytes* x = half == 0 ? low : high;
@@ -77,19 +88,45 @@ inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
     const __m256i b = _mm256_unpackhi_epi32(x[0].v, x[1].v);
     const __m256i c = _mm256_unpacklo_epi32(x[2].v, x[3].v);
     const __m256i d = _mm256_unpackhi_epi32(x[2].v, x[3].v);
-    const __m256i quads[4] = {_mm256_unpacklo_epi64(a, c), _mm256_unpackhi_epi64(a, c),
-                              _mm256_unpacklo_epi64(b, d), _mm256_unpackhi_epi64(b, d)};
-#pragma GCC unroll 4
-    for (int q = 0; q < 4; ++q) {
-      auto* at = reinterpret_cast<__m256i*>(to + 32 * (4 * half + q));
-      if constexpr (Split) {
-        _mm256_storeu_si256(at, _mm256_and_si256(quads[q], fifteen));
-        _mm256_storeu_si256(at + 8, _mm256_and_si256(_mm256_srli_epi16(quads[q], 4), fifteen));
-      } else {
-        _mm256_storeu_si256(at, quads[q]);
-      }
+    to[4 * half].v = _mm256_unpacklo_epi64(a, c);
+    to[4 * half + 1].v = _mm256_unpackhi_epi64(a, c);
+    to[4 * half + 2].v = _mm256_unpacklo_epi64(b, d);
+    to[4 * half + 3].v = _mm256_unpackhi_epi64(b, d);
+  }
+}
+
+template <bool Split>
+inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
+  const __m256i fifteen = _mm256_set1_epi8(15);
+  Codes quads[8];
+  spread(low, high, quads);
+#pragma GCC unroll 8
+  for (int q = 0; q < 8; ++q) {
+    auto* at = reinterpret_cast<__m256i*>(to + 32 * q);
+    if constexpr (Split) {
+      _mm256_storeu_si256(at, _mm256_and_si256(quads[q].v, fifteen));
+      _mm256_storeu_si256(at + 8, _mm256_and_si256(_mm256_srli_epi16(quads[q].v, 4), fifteen));
+    } else {
+      _mm256_storeu_si256(at, quads[q].v);
     }
   }
+}
+
+inline Vec halves_of(const std::byte* const* rows, size_t offset) {
+  const auto half = [&](int r) {
+    int16_t x;
+    __builtin_memcpy(&x, rows[r] + offset, sizeof x);
+    return x;
+  };
+  __m128i x = _mm_cvtsi32_si128(half(0));
+  x = _mm_insert_epi16(x, half(1), 1);
+  x = _mm_insert_epi16(x, half(2), 2);
+  x = _mm_insert_epi16(x, half(3), 3);
+  __m128i y = _mm_cvtsi32_si128(half(4));
+  y = _mm_insert_epi16(y, half(5), 1);
+  y = _mm_insert_epi16(y, half(6), 2);
+  y = _mm_insert_epi16(y, half(7), 3);
+  return {_mm256_cvtph_ps(_mm_unpacklo_epi64(x, y))};
 }
 
 inline void widen_i16(const std::byte* from, std::byte* to) {

@@ -70,6 +70,15 @@ inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   }
 }
 
+constexpr bool kSpreadsInRegisters = false;
+constexpr bool kDotsSigned = false;
+
+inline Vec halves_of(const std::byte* const* rows, size_t offset) {
+  alignas(32) uint16_t half[Vec::lanes];
+  for (int r = 0; r < Vec::lanes; ++r) __builtin_memcpy(half + r, rows[r] + offset, 2);
+  return Vec::load_f16(reinterpret_cast<const std::byte*>(half));
+}
+
 inline void widen_i16(const std::byte* from, std::byte* to) {
   _mm256_storeu_si256(
       reinterpret_cast<__m256i*>(to),

@@ -66,6 +66,17 @@ inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   __builtin_memcpy(to + 16, high[0].v, 16);
 }
 
+// Whether codes go from rows to lanes in registers, and signed codes of eight bits have products.
+constexpr bool kSpreadsInRegisters = false;
+constexpr bool kDotsSigned = false;
+
+// The half-precision numbers at `offset` of `lanes` rows.
+inline Vec halves_of(const std::byte* const* rows, size_t offset) {
+  alignas(32) uint16_t half[Vec::lanes];
+  for (int r = 0; r < Vec::lanes; ++r) __builtin_memcpy(half + r, rows[r] + offset, 2);
+  return Vec::load_f16(reinterpret_cast<const std::byte*>(half));
+}
+
 // Sixteen signed bytes to 16 bits each.
 inline void widen_i16(const std::byte* from, std::byte* to) {
   int16_t wide[16];

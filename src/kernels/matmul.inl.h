@@ -6,7 +6,8 @@
 //
 // Weights are unpacked, a block of columns of kWide vectors of rows at a time, into a panel [cols]
 // [rows] that stays in the first-level cache: a lane is a row of weights. Register tiles of kTileX
-// rows of activations, each broadcast, run over it.
+// rows of activations, each broadcast, run over it. One or two rows of activations meet plain
+// weights (F32, F16, BF16) as they are read, by the same additions.
 #pragma once
 
 #include "kernels/formats.inl.h"
@@ -34,7 +35,9 @@ constexpr int64_t kFewX = 16;  // up to so many activation rows, weights are rea
 
 inline size_t matmul_scratch(int64_t cols) {
   const int64_t width = cols < kBlockCols ? (cols + 15) / 16 * 16 : kBlockCols;
-  return static_cast<size_t>((kChunkX + kWideRows + Vec::lanes) * width + 16);  // 16 to align it
+  const int64_t panels = (kChunkX + kWideRows + Vec::lanes) * width + 16;  // 16 to align it
+  const int64_t copies = kWideRows * (kBlockCols + 32);
+  return static_cast<size_t>(panels > copies ? panels : copies);
 }
 
 inline void dequantise(DType dtype, const std::byte* w, int64_t n, float* out) {
@@ -176,8 +179,83 @@ inline void multiply_panel(const float* x, int64_t x_stride, int64_t x_rows, con
   }
 }
 
+// memcpy, for which g++ 12 would use string instructions, which take as long as the products.
+inline void copy_line(const std::byte* from, int64_t bytes, std::byte* to) {
+  constexpr int64_t kVec = Vec::lanes * 4;
+  int64_t i = 0;
+  for (; i + kVec <= bytes; i += kVec) store(reinterpret_cast<float*>(to + i), Vec::load(from + i));
+  for (; i < bytes; ++i) to[i] = from[i];
+}
+
+// The sums of X rows of activations and kWideRows rows of plain weights from `row` on. A block of
+// columns of these is copied first: rows a power of two apart would push each other out of the
+// first-level cache before their lines are used up.
+template <class Format, int X>
+[[gnu::noinline]] void plain_rows(const MatmulJob& job, int64_t row) {
+  constexpr int64_t kBytes = format_bytes<Format>(1), kCopied = (kBlockCols + 32) * kBytes;
+  const int64_t stride = format_bytes<Format>(job.cols);
+  const std::byte* w = job.w + row * stride;
+  auto* copy = reinterpret_cast<std::byte*>(job.scratch);
+  for (int64_t first = 0; first < job.cols; first += kBlockCols) {
+    const int64_t cols = least(kBlockCols, job.cols - first);
+    for (int64_t r = 0; r < kWideRows; ++r)
+      copy_line(w + r * stride + first * kBytes, cols * kBytes, copy + r * kCopied);
+    // As much of the next rows is asked for, in the order in which it lies, as is read here.
+    const std::byte* next = w + kWideRows * (stride + first * kBytes);
+    Vec total[X][kWide];
+#pragma GCC unroll 2
+    for (int i = 0; i < X; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < kWide; ++v) total[i][v] = Vec::zero();
+    for (int64_t k = 0; k < cols; k += Vec::lanes) {
+      constexpr int64_t kStep = kWideRows * Vec::lanes * kBytes;
+      for (int64_t line = 0; line < kStep; line += 64) __builtin_prefetch(next + line, 0, 2);
+      next += kStep;
+      const int n = static_cast<int>(least(Vec::lanes, cols - k));
+#pragma GCC unroll 4
+      for (int v = 0; v < kWide; ++v) {
+        const std::byte* from = copy + v * Vec::lanes * kCopied + k * kBytes;
+        Vec x[Vec::lanes];
+        // Behind the last column lies what was copied before, or nothing yet: it is not used.
+#pragma GCC unroll 16
+        for (int r = 0; r < Vec::lanes; ++r) x[r] = Format(from + r * kCopied).step(0);
+        transpose(x);
+        const auto add = [&](int c) {
+#pragma GCC unroll 2
+          for (int i = 0; i < X; ++i)
+            total[i][v] =
+                mul_add(Vec::all(job.x[i * job.x_stride + first + k + c]), x[c], total[i][v]);
+        };
+        if (n == Vec::lanes) {
+#pragma GCC unroll 16
+          for (int c = 0; c < Vec::lanes; ++c) add(c);
+        } else {
+          for (int c = 0; c < n; ++c) add(c);
+        }
+      }
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < X; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < kWide; ++v) {
+        float* to = job.out + i * job.out_stride + row + v * Vec::lanes;
+        store(to, first == 0 ? total[i][v] : Vec::load(to) + total[i][v]);
+      }
+  }
+}
+
 template <class Format>
-void through_panels(const MatmulJob& job) {
+void through_panels(const MatmulJob& whole) {
+  MatmulJob job = whole;
+  if constexpr (kPlain<Format>) {
+    for (; job.m <= 2 && job.rows >= kWideRows; job.row0 += kWideRows, job.rows -= kWideRows) {
+      if (job.m == 1)
+        plain_rows<Format, 1>(job, job.row0);
+      else
+        plain_rows<Format, 2>(job, job.row0);
+    }
+    if (job.rows == 0) return;
+  }
   const auto misaligned = reinterpret_cast<uintptr_t>(job.scratch) % 64;
   float* panel = job.scratch + (misaligned ? (64 - misaligned) / sizeof(float) : 0);
   const int64_t width = least(kBlockCols, (job.cols + 15) / 16 * 16);
