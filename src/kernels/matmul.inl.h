@@ -36,7 +36,7 @@ constexpr int64_t kFewX = 16;  // up to so many activation rows, weights are rea
 inline size_t matmul_scratch(int64_t cols) {
   const int64_t width = cols < kBlockCols ? (cols + 15) / 16 * 16 : kBlockCols;
   const int64_t panels = (kChunkX + kWideRows + Vec::lanes) * width + 16;  // 16 to align it
-  const int64_t copies = kWideRows * (kBlockCols + 32);
+  const int64_t copies = 4 * Vec::lanes * (kBlockCols + 32);
   return static_cast<size_t>(panels > copies ? panels : copies);
 }
 
@@ -187,57 +187,66 @@ inline void copy_line(const std::byte* from, int64_t bytes, std::byte* to) {
   for (; i < bytes; ++i) to[i] = from[i];
 }
 
-// The sums of X rows of activations and kWideRows rows of plain weights from `row` on. A block of
-// columns of these is copied first: rows a power of two apart would push each other out of the
-// first-level cache before their lines are used up.
-template <class Format, int X>
+// The sums of X rows of activations and V vectors of rows of plain weights from `row` on. A block
+// of columns of the weights is copied first: rows a power of two apart would push each other out of
+// the first-level cache before their lines are used up.
+template <class Format, int X, int V>
 [[gnu::noinline]] void plain_rows(const MatmulJob& job, int64_t row) {
+  constexpr int64_t kRows = int64_t{V} * Vec::lanes;
   constexpr int64_t kBytes = format_bytes<Format>(1), kCopied = (kBlockCols + 32) * kBytes;
   const int64_t stride = format_bytes<Format>(job.cols);
   const std::byte* w = job.w + row * stride;
   auto* copy = reinterpret_cast<std::byte*>(job.scratch);
   for (int64_t first = 0; first < job.cols; first += kBlockCols) {
     const int64_t cols = least(kBlockCols, job.cols - first);
-    for (int64_t r = 0; r < kWideRows; ++r)
+    for (int64_t r = 0; r < kRows; ++r)
       copy_line(w + r * stride + first * kBytes, cols * kBytes, copy + r * kCopied);
     // As much of the next rows is asked for, in the order in which it lies, as is read here.
-    const std::byte* next = w + kWideRows * (stride + first * kBytes);
-    Vec total[X][kWide];
+    const std::byte* next = w + kRows * (stride + first * kBytes);
+    Vec total[X][V];
 #pragma GCC unroll 2
     for (int i = 0; i < X; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < kWide; ++v) total[i][v] = Vec::zero();
-    for (int64_t k = 0; k < cols; k += Vec::lanes) {
-      constexpr int64_t kStep = kWideRows * Vec::lanes * kBytes;
-      for (int64_t line = 0; line < kStep; line += 64) __builtin_prefetch(next + line, 0, 2);
+      for (int v = 0; v < V; ++v) total[i][v] = Vec::zero();
+    // Behind the last column lies what was copied before, or nothing yet: it is not used.
+    constexpr int kAtOnce = kBytes == 2 ? 16 : Vec::lanes;
+    for (int64_t k = 0; k < cols; k += kAtOnce) {
+      constexpr int64_t kStep = kRows * kAtOnce * kBytes;
+      for (int64_t line = 0; line < kStep; line += 64) __builtin_prefetch(next + line, 0, 3);
       next += kStep;
-      const int n = static_cast<int>(least(Vec::lanes, cols - k));
+      const int n = static_cast<int>(least(kAtOnce, cols - k));
+      const float* x = job.x + first + k;
+      alignas(64) std::byte columns[V][kAtOnce * Vec::lanes * 4];
 #pragma GCC unroll 4
-      for (int v = 0; v < kWide; ++v) {
+      for (int v = 0; v < V; ++v) {
         const std::byte* from = copy + v * Vec::lanes * kCopied + k * kBytes;
-        Vec x[Vec::lanes];
-        // Behind the last column lies what was copied before, or nothing yet: it is not used.
-#pragma GCC unroll 16
-        for (int r = 0; r < Vec::lanes; ++r) x[r] = Format(from + r * kCopied).step(0);
-        transpose(x);
-        const auto add = [&](int c) {
-#pragma GCC unroll 2
-          for (int i = 0; i < X; ++i)
-            total[i][v] =
-                mul_add(Vec::all(job.x[i * job.x_stride + first + k + c]), x[c], total[i][v]);
-        };
-        if (n == Vec::lanes) {
-#pragma GCC unroll 16
-          for (int c = 0; c < Vec::lanes; ++c) add(c);
+        if constexpr (kBytes == 2) {
+          transpose16(from, kCopied, columns[v]);
         } else {
-          for (int c = 0; c < n; ++c) add(c);
+          Vec w[Vec::lanes];
+#pragma GCC unroll 16
+          for (int r = 0; r < Vec::lanes; ++r) w[r] = Format(from + r * kCopied).step(0);
+          transpose(w);
+#pragma GCC unroll 16
+          for (int c = 0; c < Vec::lanes; ++c)
+            store(reinterpret_cast<float*>(columns[v]) + c * Vec::lanes, w[c]);
         }
       }
+      for (int c = 0; c < n; ++c)
+#pragma GCC unroll 2
+        for (int i = 0; i < X; ++i) {
+          const Vec a = Vec::all(x[i * job.x_stride + c]);
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) {
+            const std::byte* at = columns[v] + c * Vec::lanes * kBytes;
+            total[i][v] = mul_add(a, Format(at).step(0), total[i][v]);
+          }
+        }
     }
 #pragma GCC unroll 2
     for (int i = 0; i < X; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < kWide; ++v) {
+      for (int v = 0; v < V; ++v) {
         float* to = job.out + i * job.out_stride + row + v * Vec::lanes;
         store(to, first == 0 ? total[i][v] : Vec::load(to) + total[i][v]);
       }
@@ -248,12 +257,14 @@ template <class Format>
 void through_panels(const MatmulJob& whole) {
   MatmulJob job = whole;
   if constexpr (kPlain<Format>) {
-    for (; job.m <= 2 && job.rows >= kWideRows; job.row0 += kWideRows, job.rows -= kWideRows) {
-      if (job.m == 1)
-        plain_rows<Format, 1>(job, job.row0);
-      else
-        plain_rows<Format, 2>(job, job.row0);
-    }
+    const auto run = [&]<int X, int V>() {
+      constexpr int64_t kRows = int64_t{V} * Vec::lanes;
+      for (; job.m == X && job.rows >= kRows; job.row0 += kRows, job.rows -= kRows)
+        plain_rows<Format, X, V>(job, job.row0);
+    };
+    run.template operator()<1, 2>();
+    run.template operator()<1, 1>();
+    run.template operator()<2, 2>();
     if (job.rows == 0) return;
   }
   const auto misaligned = reinterpret_cast<uintptr_t>(job.scratch) % 64;
