@@ -27,6 +27,7 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
       positions_(pool, MemoryClass::lanes),
       scores_(pool, MemoryClass::lanes),
       summaries_(pool, MemoryClass::summaries),
+      groups_(pool, MemoryClass::summaries),
       chosen_(no_choice(pool)),
       pseudo_k_(pool, MemoryClass::pseudo),
       pseudo_v_(pool, MemoryClass::pseudo),
@@ -66,6 +67,8 @@ HeadCache::HeadCache(const HeadCache& other) : HeadCache() {
   summary_ = other.summary_;
   summary_floats_ = other.summary_floats_;
   summaries_ = other.summaries_.clone();
+  groups_ = other.groups_.clone();
+  grouped_ = other.grouped_;
   chosen_ = no_choice(*pool_);
   hold_chosen();
   pseudo_k_ = {*pool_, MemoryClass::pseudo};
@@ -103,7 +106,7 @@ size_t HeadCache::fork_bytes() const {
   const auto clone_bytes = [](const auto& array) { return array.size() * sizeof(array[0]); };
   const CountedArray<float> none;
   size_t bytes = clone_bytes(positions_) + clone_bytes(scores_) + clone_bytes(summaries_) +
-                 (pseudo_.size() + pseudo_before_.size()) * pseudo_cost() +
+                 clone_bytes(groups_) + (pseudo_.size() + pseudo_before_.size()) * pseudo_cost() +
                  2 * none.growth(pseudo_k_.size()) + none.growth(pseudo_.size());
   for (const Side* side : {&k_, &v_}) bytes += clone_bytes(side->pages) + clone_bytes(side->data);
   if (summary_)
@@ -141,6 +144,7 @@ void HeadCache::write(ConstMat k, ConstMat v, std::span<const int32_t> positions
   check_plan(plan.keep, k.dim[0]);
   PITH_CHECK(plan.pseudo.size() <= static_cast<size_t>(spec_->pseudo_rows),
              "a plan adds no more pseudo rows than StoreSpec::pseudo_rows says");
+  const int before = rows();
   fill(k_, k, plan.keep);
   fill(v_, v, plan.keep);
   const std::span<int32_t> new_positions = positions_.extend(plan.keep.size());
@@ -149,6 +153,7 @@ void HeadCache::write(ConstMat k, ConstMat v, std::span<const int32_t> positions
     new_positions[i] = positions[static_cast<size_t>(plan.keep[i])];
     new_scores[i] = scores.empty() ? 0.0f : scores[static_cast<size_t>(plan.keep[i])];
   }
+  rewrite(plan, before);
   if (!plan.pseudo.empty()) {
     std::vector<PseudoRow> all;
     all.reserve(pseudo_.size() + plan.pseudo.size());
@@ -267,6 +272,7 @@ void HeadCache::seal(const PageSummary* summary) {
       summarise(sealed_ - 1);
     }
   }
+  join_groups();
   hold_chosen();
 }
 
@@ -404,7 +410,7 @@ CacheBytes HeadCache::bytes() const {
   }
   bytes.lanes += positions_.bytes() + scores_.bytes() + chosen_.k.bytes() + chosen_.v.bytes() +
                  chosen_.positions.bytes() + chosen_.rows.bytes();
-  bytes.summaries = summaries_.bytes();
+  bytes.summaries = summaries_.bytes() + groups_.bytes();
   bytes.pseudo = (pseudo_.size() + pseudo_before_.size()) * pseudo_cost() + pseudo_k_.bytes() +
                  pseudo_v_.bytes() + pseudo_log_weight_.bytes();
   return bytes;
@@ -438,7 +444,10 @@ size_t HeadCache::pseudo_bytes() const {
 
 // What sealing after `added` more rows adds for good; each page needs more while it is coded, see
 // seal_passing.
-size_t HeadCache::seal_bytes(int added, int summary_floats) const {
+size_t HeadCache::seal_bytes(int added, const PageSummary* summary) const {
+  if (summary == nullptr) summary = summary_;
+  const int summary_floats = summary ? summary->floats(dim_) : 0;
+  const int each = summary ? summary->group_pages() : 0;
   const int sealed = std::max(sealed_, (rows() + added - spec_->tail_rows) / page_rows_);
   size_t bytes = 0;
   for (const Side* side : {&k_, &v_}) {
@@ -453,6 +462,9 @@ size_t HeadCache::seal_bytes(int added, int summary_floats) const {
     const size_t pages = static_cast<size_t>(sealed),
                  row_count = static_cast<size_t>(rows()) + static_cast<size_t>(added);
     bytes += summaries_.growth(pages * static_cast<size_t>(summary_floats));
+    if (each > 0)
+      bytes += groups_.growth((pages + static_cast<size_t>(each) - 1) / static_cast<size_t>(each) *
+                              static_cast<size_t>(summary_floats));
     bytes += chosen_.k.growth(pages) + chosen_.v.growth(pages);
     if (summary_ == nullptr)
       bytes += chosen_.positions.growth(row_count) + chosen_.rows.growth(row_count);

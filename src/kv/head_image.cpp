@@ -70,6 +70,7 @@ size_t HeadCache::restore_bytes(const HeadImage& image) const {
   const CountedArray<const std::byte*> no_table;
   const size_t pseudo = image.pseudo.size() / (1 + 2 * static_cast<size_t>(dim_));
   size_t bytes = 2 * none.growth(rows) + none.growth(image.summaries.size()) +
+                 none.growth(image.summaries.size()) +  // groups of pages have fewer
                  4 * no_table.growth(pages) + 2 * no_table.growth(pages) + 2 * none.growth(rows) +
                  pseudo * pseudo_cost() + 2 * none.growth(pseudo * static_cast<size_t>(dim_)) +
                  none.growth(pseudo);
@@ -101,6 +102,7 @@ void HeadCache::restore(const HeadImage& image, const PageSummary* summary) {
   summary_ = summary;
   summary_floats_ = summary ? summary->floats(dim_) : 0;
   summaries_.append(image.summaries);
+  join_groups();
   std::vector<PseudoRow> pseudo;
   const auto dim = static_cast<size_t>(dim_);
   for (size_t at = 0; at < image.pseudo.size(); at += 1 + 2 * dim) {

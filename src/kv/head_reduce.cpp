@@ -68,6 +68,7 @@ int HeadCache::apply(const HeadPlan& plan) {
   PITH_CHECK(plan.pseudo.size() <= pseudo_.size() + static_cast<size_t>(spec_->pseudo_rows),
              "a plan adds no more pseudo rows than StoreSpec::pseudo_rows says");
   const int recoded = keep_rows(plan.keep);
+  rewrite(plan, 0);
   if (!pseudo_replaced_) {
     pseudo_before_.assign(pseudo_.begin(), pseudo_.begin() + marked_pseudo_);
     pool_->charge(pseudo_before_.size() * pseudo_cost(), MemoryClass::pseudo);
@@ -114,6 +115,8 @@ int HeadCache::keep_rows(std::span<const int32_t> keep) {
   scores_.fit();
   summaries_.fit();
   for (const int page : to_summarise) summarise(page);
+  grouped_ = std::min(grouped_, from);
+  join_groups();
   return std::max(recoded_k, recoded_v);
 }
 
@@ -216,8 +219,12 @@ int HeadCache::repack(std::span<const int32_t> positions, const TurnKeys& turn) 
     } else {
       open_->encode(keys.data(), dim_, count, dim_, own->data, 0);
     }
-    if (page < sealed_ && summary_) summarise(page);
+    if (page < sealed_ && summary_) {
+      summarise(page);
+      grouped_ = std::min(grouped_, page);
+    }
   }
+  join_groups();
   std::ranges::copy(positions, positions_.data());
   return recoded;
 }

@@ -79,10 +79,9 @@ size_t KvStore::bytes_for_layer(int rows, const PageSummary* summary) const {
     size_t written = 0;
     for (int h = 0; h < shape_.heads; ++h) {
       const HeadCache& head = at(layer, h);
-      const int floats = summary ? summary->floats(shape_.dim) : head.summary_floats_;
-      const size_t now = head.seal_bytes(0, floats);
+      const size_t now = head.seal_bytes(0, summary);
       seal += now;
-      written += head.write_bytes(rows, true) + head.seal_bytes(rows, floats) - now;
+      written += head.write_bytes(rows, true) + head.seal_bytes(rows, summary) - now;
       passing = std::max(passing, head.seal_passing());
     }
     largest = std::max(largest, written);
@@ -93,8 +92,7 @@ size_t KvStore::bytes_for_layer(int rows, const PageSummary* summary) const {
 size_t KvStore::bytes_for_step(const PageSummary* summary) const {
   size_t bytes = 0, passing = 0;
   for (const HeadCache& head : heads_) {
-    const int floats = summary ? summary->floats(shape_.dim) : head.summary_floats_;
-    bytes += head.write_bytes(1, false) + head.seal_bytes(1, floats);
+    bytes += head.write_bytes(1, false) + head.seal_bytes(1, summary);
     passing = std::max(passing, head.seal_passing());
   }
   return bytes + passing;

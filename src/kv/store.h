@@ -38,6 +38,10 @@ class PageSummary {
   virtual int floats(int dim) const = 0;
   // k_page: [page_rows, dim], as attention will read it: coded and decoded again.
   virtual void summarise(ConstMat k_page, std::span<float> summary) const = 0;
+  // Pages of which every so many, in order, have one summary more between them; 0: none do.
+  virtual int group_pages() const { return 0; }
+  // summaries: [1 .. group_pages(), floats] of the pages of a group.
+  virtual void join(ConstMat /*summaries*/, std::span<float> /*group*/) const {}
 };
 
 // Turns keys [n, dim] in place, row i by by[i] positions: a rotation, without Rope::magnitude
@@ -67,6 +71,7 @@ class HeadCache {
   std::span<const float> scores() const { return scores_.span(); }
   std::span<const PseudoRow> pseudo() const { return pseudo_; }
   ConstMat summaries() const;  // [sealed pages, floats]; no rows without a reader
+  ConstMat groups() const;     // [groups of sealed pages, floats], if the reader joins pages
 
   // Plain copies of all rows, decoded where sealed. For reducers that look at vectors.
   ConstMat keys(std::vector<float>& scratch) const;
@@ -141,6 +146,10 @@ class HeadCache {
   void set_pseudo(std::vector<PseudoRow> rows);
   void hold_chosen();
   void summarise(int page);
+  void join_groups();
+  size_t groups_of(int pages) const;
+  void rewrite(const HeadPlan& plan, int first);
+  int set_row(Side& side, int row, std::span<const float> values);
   void code_page(const Side& side, const float* rows, std::byte* page) const;
   void decode_page(const Side& side, int page, int first, int rows, float* out) const;
   ConstMat plain_copy(const Side& side, std::vector<float>& scratch) const;
@@ -158,7 +167,7 @@ class HeadCache {
 
   size_t write_bytes(int added, bool with_pseudo) const;
   size_t pseudo_bytes() const;
-  size_t seal_bytes(int added, int summary_floats) const;
+  size_t seal_bytes(int added, const PageSummary* summary) const;
   size_t seal_passing() const;
   size_t fork_bytes() const;
 
@@ -174,6 +183,8 @@ class HeadCache {
   const PageSummary* summary_ = nullptr;
   int summary_floats_ = 0;
   CountedArray<float> summaries_;  // [sealed pages, floats]
+  CountedArray<float> groups_;     // [groups, floats]
+  int grouped_ = 0;                // pages whose summaries are part of their group's
   mutable Chosen chosen_;
 
   std::vector<PseudoRow> pseudo_;

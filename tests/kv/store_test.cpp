@@ -452,6 +452,45 @@ TEST(KvStore, RowsOf8BitPagesStayWhatTheyAreWhenOthersLeave) {
     }
 }
 
+TEST(KvStore, RowsThatAPlanRewritesGetTheirNewVectorsAndNoOthersChange) {
+  for (const Quant quant : {Quant::f16, Quant::q8_values}) {
+    PagePool pool;
+    const StoreSpec spec{.k = Quant::f16, .v = quant};
+    KvStore store(kShape, spec, pool);
+    HeadCache& head = store.at(1, 0);
+    write_rows(head, 0, 100);  // three pages sealed, four rows open
+    store.seal(nullptr);
+    const auto fork = store.fork();
+    std::vector<float> before, after, other;
+    head.values(before);
+    HeadPlan plan;
+    for (int r = 0; r < 100; ++r)
+      if (r != 7 && r != 50) plan.keep.push_back(r);
+    for (const int32_t row : {5, 40, 97}) {
+      plan.rewritten.push_back({.row = row, .k = {}, .v = exact_row(row + 900, kDim)});
+      if (row == 40) plan.rewritten.back().k = exact_row(901, kDim);
+    }
+    head.apply(plan);
+    EXPECT_EQ(head.rows(), 98);
+    head.values(after);
+    std::vector<float> keys;
+    head.keys(keys);
+    for (size_t i = 0; i < plan.keep.size(); ++i) {
+      const int32_t row = plan.keep[i];
+      const bool rewritten = row == 5 || row == 40 || row == 97;
+      const std::vector<float> key = row == 40 ? exact_row(901, kDim) : exact_row(row, kDim);
+      for (size_t d = 0; d < kDim; ++d) {
+        EXPECT_EQ(keys[i * kDim + d], key[d]);
+        const float was = before[static_cast<size_t>(row) * kDim + d];
+        const float expected = rewritten ? exact_row(row + 900, kDim)[d] : was;
+        EXPECT_NEAR(after[i * kDim + d], expected, quant == Quant::f16 ? 0 : 0.7) << row;
+      }
+    }
+    std::as_const(*fork).at(1, 0).values(other);
+    EXPECT_EQ(other, before) << "a fork keeps what it had";
+  }
+}
+
 using KvStoreDeathTest = ::testing::Test;
 TEST(KvStoreDeathTest, RefusesPlansThatNameRowsTwiceOrRowsThatDoNotExist) {
   PagePool pool;
