@@ -19,6 +19,7 @@
 #include "policy/calibration.h"
 #include "policy/defaults.h"
 #include "policy/registry.h"
+#include "policy/token_steps.h"
 
 namespace pith {
 namespace {
@@ -42,12 +43,6 @@ class SelectTokensOnce final : public Router {
   int layer_;
   Amount travelling_;
 };
-
-// A layer that looks at a sliding window cannot tell which tokens before it matter.
-bool can_select(const KvShape& shape, int layer) {
-  return shape.window(layer) == 0 ||
-         std::ranges::find(shape.windows, 0) == shape.windows.end();  // no layer is better
-}
 
 // Half of the layers less one, or the layer nearest to it that can select, rather a later one.
 int middle_layer(const KvShape& shape) {

@@ -27,6 +27,7 @@ ConstMat rows_from(ConstMat x, int64_t first) {
 // Puts rows before and hidden ones back into a plan that was made without them.
 void place(HeadPlan& plan, int first, int hidden) {
   for (int32_t& row : plan.keep) row += first + hidden;
+  for (RewrittenRow& row : plan.rewritten) row.row += first + hidden;
   plan.keep.insert(plan.keep.begin(), static_cast<size_t>(first), 0);
   std::iota(plan.keep.begin(), plan.keep.begin() + first, 0);
 }
@@ -126,16 +127,6 @@ Protect Compressor::protect_now() const {
   Protect protect = policy_.protect;
   protect.sink = static_cast<int>(std::max<int64_t>(0, protect.sink - tokens_));
   return protect;
-}
-
-size_t Compressor::bytes_for_layer(int rows) const {
-  return store_.bytes_for_layer(rows, policy_.reader.get()) + store_.bytes_for_apply();
-}
-
-size_t Compressor::bytes_for_step() const {
-  const bool due = continuing() && (steps_ + 1) % policy_.reduce_every == 0;
-  const bool shrinks = due || !store_.shape().windows.empty();
-  return store_.bytes_for_step(policy_.reader.get()) + (shrinks ? store_.bytes_for_apply() : 0);
 }
 
 void Compressor::begin_prompt(int tokens) {
@@ -427,21 +418,6 @@ void Compressor::end_prompt(PromptObserver* observer) {
   stats_.score_kept += prompt_.stats.score_kept;
   stats_.prompt_seconds += prompt_.stats.prompt_seconds;
   prompt_ = {};
-}
-
-void Compressor::choose_pages(int layer, int head, ConstMat q, std::vector<int32_t>& pages) {
-  pages.clear();
-  if (!policy_.reader || policy_.reader->reads_all(layer)) return;
-  const ConstMat summaries = store_.at(layer, head).summaries();
-  if (summaries.dim[0] > 0) policy_.reader->choose(q, summaries, pages);
-}
-
-void Compressor::observe(std::span<const StepTap> heads) {
-  if (!continuing()) return;  // nobody reads the lanes again
-  std::vector<std::span<float>> lanes;
-  lanes.reserve(heads.size());
-  for (const StepTap& tap : heads) lanes.push_back(store_.at(tap.layer, tap.head).scores());
-  policy_.scorer->score_layer_step(heads, lanes);
 }
 
 void Compressor::end_step() {

@@ -78,4 +78,33 @@ void Compressor::probe_layer(const ProbeLayer& p) {
   }
 }
 
+size_t Compressor::bytes_for_layer(int rows) const {
+  return store_.bytes_for_layer(rows, policy_.reader.get()) + store_.bytes_for_apply();
+}
+
+size_t Compressor::bytes_for_step() const {
+  const bool due = continuing() && (steps_ + 1) % policy_.reduce_every == 0;
+  const bool shrinks = due || !store_.shape().windows.empty();
+  return store_.bytes_for_step(policy_.reader.get()) + (shrinks ? store_.bytes_for_apply() : 0);
+}
+
+void Compressor::choose_pages(int layer, int head, ConstMat q, float scale,
+                              std::vector<int32_t>& pages) {
+  pages.clear();
+  if (!policy_.reader || policy_.reader->reads_all(layer)) return;
+  const HeadCache& cache = std::as_const(store_).at(layer, head);
+  const ConstMat summaries = cache.summaries();
+  if (summaries.dim[0] > 0)
+    policy_.reader->choose(
+        {.q = q, .summaries = summaries, .groups = cache.groups(), .scale = scale}, pages);
+}
+
+void Compressor::observe(std::span<const StepTap> heads) {
+  if (!continuing()) return;  // nobody reads the lanes again
+  std::vector<std::span<float>> lanes;
+  lanes.reserve(heads.size());
+  for (const StepTap& tap : heads) lanes.push_back(store_.at(tap.layer, tap.head).scores());
+  policy_.scorer->score_layer_step(heads, lanes);
+}
+
 }  // namespace pith

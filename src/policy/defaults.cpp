@@ -146,9 +146,8 @@ void protect_options(Options& o, Policy& policy, Protect fallback, int least_rec
   policy.protect.recent = std::max(policy.protect.recent, recent);
 }
 
-void default_vote(Options& o, Policy& policy, const Vote& vote) {
+void default_vote(Policy& policy, const Vote& vote) {
   if (!policy.vote.named) policy.vote = vote;
-  protect_options(o, policy, {.sink = 0, .recent = policy.vote.window});
 }
 
 void budget_option(Options& o, Policy& policy, Amount fallback) {
@@ -174,7 +173,8 @@ std::unique_ptr<const Reducer> keep_best() {
   return std::make_unique<KeepBest>();
 }
 
-int rows_for_bytes(uint64_t bytes, const KvShape& shape, const StoreSpec& store) {
+int rows_for_bytes(uint64_t bytes, const KvShape& shape, const StoreSpec& store,
+                   const PageSummary* summary) {
   const KernelTable& kernels = active_kernels();
   const auto page = [&](Quant quant) {
     const size_t own = kernels.page[static_cast<size_t>(quant)].bytes(store.page_rows, shape.dim);
@@ -182,7 +182,14 @@ int rows_for_bytes(uint64_t bytes, const KvShape& shape, const StoreSpec& store)
   };
   const uint64_t heads = static_cast<uint64_t>(shape.layers) * static_cast<uint64_t>(shape.heads);
   // A position and a score per row; arrays that grow keep a sixteenth in reserve.
-  const uint64_t lanes = static_cast<uint64_t>(store.page_rows) * 8 * 17 / 16;
+  uint64_t lanes = static_cast<uint64_t>(store.page_rows) * 8;
+  if (summary) {  // its numbers, those of groups, and the tables of pages and rows that are chosen
+    const uint64_t floats = static_cast<uint64_t>(summary->floats(shape.dim));
+    const int each = summary->group_pages();
+    lanes += floats * 4 + (each > 0 ? floats * 4 / static_cast<uint64_t>(each) : 0);
+    lanes += static_cast<uint64_t>(store.page_rows) * 8 + 2 * sizeof(std::byte*);
+  }
+  lanes = lanes * 17 / 16 + 1;
   const uint64_t cost =
       std::max(page(store.k), page(store.open)) + std::max(page(store.v), page(store.open)) + lanes;
   const uint64_t pages = bytes / heads / cost;

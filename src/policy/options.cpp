@@ -285,6 +285,13 @@ std::string Options::word(std::string_view key, std::string_view fallback, std::
   return value;
 }
 
+std::string Options::text(std::string_view key, std::string_view fallback, std::string_view doc) {
+  const std::string* given = find(key);
+  std::string value(given ? *given : fallback);
+  note(key, "text", std::string(fallback), value, doc);
+  return value;
+}
+
 std::string Options::file(std::string_view key, std::string_view doc) {
   const std::string* text = find(key);
   std::string value = text ? *text : std::string();
@@ -296,6 +303,7 @@ std::string Options::file(std::string_view key, std::string_view doc) {
 const Calibration& Options::calibration(std::string_view key, std::string_view doc,
                                         std::string_view made_by) {
   const std::string path = file(key, std::string(doc) + "; made by `" + std::string(made_by) + "`");
+  docs_.back().type = "calibration";
   if (describes_) {
     calibrations_.push_back(Calibration::blank());
   } else {

@@ -87,6 +87,8 @@ class Options {
   // One of `choices`, separated by '|': "max|mean".
   std::string word(std::string_view key, std::string_view fallback, std::string_view choices,
                    std::string_view doc);
+  // Any text, for options with a grammar of their own.
+  std::string text(std::string_view key, std::string_view fallback, std::string_view doc);
   std::string file(std::string_view key, std::string_view doc);  // empty if not given
   // A calibration file of the model. Throws bad_option if the option is missing, bad_file if it
   // was made for another model. Lives as long as the Options.

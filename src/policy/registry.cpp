@@ -164,8 +164,12 @@ void complete(const Options& first, Policy& policy, const Owners& owners, const 
   if (policy.probe && policy.router)
     refuse("'" + owners.probe + "' reads the prompt again and scores every row of it; '" +
            owners.router + "' lets rows go on the way");
+  if (policy.probe && policy.budget && policy.budget->demand().window_queries > 0)
+    refuse("'" + owners.budget + "' looks at the queries of each layer as it comes, and '" +
+           owners.probe + "' decides behind the last one");
   if (policy.amount.bytes > 0)
-    policy.session_rows = rows_for_bytes(policy.amount.bytes, shape, policy.store);
+    policy.session_rows =
+        rows_for_bytes(policy.amount.bytes, shape, policy.store, policy.reader.get());
   check_amount(first, policy);
   if (!policy.scorer) policy.scorer = scores_matter ? window_vote(policy.vote) : newest_first();
   if (policy.reduce_every > 0 && !policy.scorer->scores_steps())
@@ -211,7 +215,8 @@ Demand Policy::demand() const {
 void read_common_options(Options& o, Policy& policy) {
   const CommonOptions& common = o.common();
   if (!common.was_read("budget")) budget_option(o, policy, {});
-  if (!common.was_read("recent")) protect_options(o, policy, {.sink = 0, .recent = 32});
+  if (!common.was_read("recent"))
+    protect_options(o, policy, {.sink = 0, .recent = policy.vote.window});
   policy.protect.recent = std::max(policy.protect.recent, 1);
   if (!common.was_read("reduce_every"))
     policy.reduce_every = o.count("reduce_every", policy.reduce_every,

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -154,7 +155,7 @@ struct Protect {
   int rows() const { return sink + recent; }
   // With the share made rows.
   Protect of(int budget) const {
-    const int share = std::min(static_cast<int>(recent_share * budget + 0.5), budget - sink);
+    const int share = std::min(static_cast<int>(std::lround(recent_share * budget)), budget - sink);
     return {sink, std::max(recent, share), 0};
   }
 };
@@ -271,13 +272,21 @@ class Probe {
   virtual void score(const ProbeTap& tap, Mat scores) const = 0;  // [heads, scored]
 };
 
+// The sealed pages of a head, as the queries of a group meet them.
+struct PageChoice {
+  ConstMat q;          // [group, dim]
+  ConstMat summaries;  // [pages, floats]
+  ConstMat groups;     // [groups, floats], if the reader joins pages
+  float scale = 1;     // of logits
+};
+
 // Which sealed pages does this query read? A page is summarised once, when it is sealed;
 // the store keeps the summary.
 class Reader : public PageSummary {
  public:
   virtual bool reads_all(int layer) const = 0;
-  // q: [group, dim]; summaries: [pages, floats]. The open tail is always read.
-  virtual void choose(ConstMat q, ConstMat summaries, std::vector<int32_t>& pages) const = 0;
+  // pages: empty, to be filled in ascending order; none means all. The open tail is always read.
+  virtual void choose(const PageChoice& job, std::vector<int32_t>& pages) const = 0;
 };
 
 }  // namespace pith

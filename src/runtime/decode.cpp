@@ -72,7 +72,8 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
           HeadCache& cache = session.store->at(layer, h);
           cache.append(k[b].row(h), v[b].row(h), positions[b]);
           const ConstMat queries = group_rows(q, b, h, s.group());
-          session.compressor.choose_pages(layer, h, queries, jobs.pages[i]);
+          session.compressor.choose_pages(layer, h, queries, config.rules[layer].scale,
+                                          jobs.pages[i]);
           HeadAttention& job = jobs.attention[i];
           job = {.q = queries,
                  .head = cache.paged(jobs.pages[i]),

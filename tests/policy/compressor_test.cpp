@@ -107,8 +107,8 @@ class OnePage final : public Reader {
   int floats(int /*dim*/) const override { return 1; }
   void summarise(ConstMat /*k_page*/, std::span<float> summary) const override { summary[0] = 1; }
   bool reads_all(int layer) const override { return layer == 0; }
-  void choose(ConstMat /*q*/, ConstMat summaries, std::vector<int32_t>& pages) const override {
-    if (summaries.dim[0] > 1) pages.push_back(1);
+  void choose(const PageChoice& job, std::vector<int32_t>& pages) const override {
+    if (job.summaries.dim[0] > 1) pages.push_back(1);
   }
 };
 const RegisterMethod one_page{{

@@ -13,11 +13,13 @@ namespace {
 
 constexpr int kQuery = 0, kKey = 1, kValue = 2, kHidden = 3;
 
-AttentionRule rule_of(const KvShape& shape, int layer) {
-  return {.scale = 1 / std::sqrt(static_cast<float>(shape.dim)), .window = shape.window(layer)};
-}
-
 }  // namespace
+
+AttentionRule ToyPrompt::rule_of(const KvShape& shape, int layer) const {
+  return {.scale = 1 / std::sqrt(static_cast<float>(shape.dim)),
+          .window = shape.window(layer),
+          .alibi = alibi};
+}
 
 ToyPrompt::ToyPrompt(std::string_view spec, KvShape shape, int threads, uint64_t seed)
     : ToyPrompt(make_policy(spec, shape), shape, threads, seed) {}
@@ -37,6 +39,7 @@ ToyPrompt::ToyPrompt(std::shared_ptr<const Policy> policy, KvShape shape, int th
 
 ToyPrompt::ToyPrompt(const ToyPrompt& other, std::unique_ptr<KvStore> store)
     : plant(other.plant),
+      alibi(other.alibi),
       shape_(other.shape_),
       policy_(other.policy_),
       seed_(other.seed_),
@@ -256,7 +259,7 @@ void ToyPrompt::decode(int tokens) {
         cache.append(k_[h].row(0), v_[h].row(0), position);
         const ConstMat q = Mat::packed(q_[0].row(h * group).data(), {group, dim});
         std::vector<int32_t> pages;
-        compressor_->choose_pages(l, h, q, pages);
+        compressor_->choose_pages(l, h, q, rule_of(shape_, l).scale, pages);
         const PagedHead head = cache.paged(pages);
         std::vector<float>& paid = probs[static_cast<size_t>(h)];
         paid.resize(policy_->demand().decode_probs ? static_cast<size_t>(head.rows()) : 0);

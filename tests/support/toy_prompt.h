@@ -37,6 +37,9 @@ class ToyPrompt {
   // rotation: q [rows, query_heads, dim], k and v [heads, rows, dim]. For passes of a probe too.
   std::function<void(int layer, Cube q, Cube k, Cube v)> plant;
 
+  // [query_heads] slopes; empty: none. To be set before the first prompt.
+  std::vector<float> alibi;
+
   void prefill(int tokens);  // a prompt, or a further turn
   void begin(int tokens);    // the same in steps: begin, then layers until false
   bool run_layer();
@@ -68,6 +71,7 @@ class ToyPrompt {
 
  private:
   ToyPrompt(const ToyPrompt& other, std::unique_ptr<KvStore> store);
+  AttentionRule rule_of(const KvShape& shape, int layer) const;
   Rope rope() const { return {.inv_freq = inv_freq_, .magnitude = 1, .half_split = true}; }
   void run_probe(int round);
   void fill(int layer, int kind, int token, int heads, float* out) const;

@@ -1,0 +1,40 @@
+// A calibration file with random numbers for everything that methods read.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <unistd.h>
+
+#include "base/random.h"
+#include "gtest/gtest.h"
+#include "policy/calibration.h"
+#include "tensor/kv_shape.h"
+
+namespace pith::test {
+
+inline std::string toy_calibration(const KvShape& shape) {
+  const auto folder = std::filesystem::path(::testing::TempDir()) /
+                      ("pith_toy_calibration_" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  const std::string path = (folder / ("toy" + std::to_string(shape.layers) + ".gguf")).string();
+  if (std::filesystem::exists(path)) return path;
+  Random random(77);
+  std::vector<CalibrationTensor> tensors;
+  const auto add = [&](const char* name, std::vector<int64_t> dims) {
+    int64_t count = 1;
+    for (const int64_t dim : dims) count *= dim;
+    CalibrationTensor& tensor = tensors.emplace_back();
+    tensor.name = name;
+    tensor.dims = std::move(dims);
+    for (int64_t i = 0; i < count; ++i) tensor.values.push_back(random.uniform(0.0f, 1.0f));
+  };
+  for (const char* name :
+       {"heads.induction", "heads.echo", "heads.logit", "heads.retrieval", "entropy.heads"})
+    add(name, {shape.query_heads, shape.layers});
+  add("spans.score", {shape.heads, shape.layers});
+  add("queries.direction", {shape.dim, shape.heads, shape.layers});
+  save_calibration(path, "m", "a test", tensors);
+  return path;
+}
+
+}  // namespace pith::test
