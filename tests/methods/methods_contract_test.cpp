@@ -1,5 +1,5 @@
 // What every registered method promises, without a line of code by its author. Methods that need
-// a calibration file are described here and tested with their own file.
+// a calibration file get one with random numbers.
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "policy/describe.h"
 #include "policy/registry.h"
+#include "support/toy_calibration.h"
 #include "support/toy_prompt.h"
 
 namespace pith::test {
@@ -27,40 +28,55 @@ KvShape window_shape() {
 const std::string kShare = "0.15";
 constexpr int kShareOf300 = 45;
 
-// "name:budget=...", or the name alone for a method that takes no budget. `neutral`: with options
-// that switch off what the method does besides choosing rows.
-std::string spec_of(const Method& method, const std::string& budget, bool neutral = false) {
-  const std::string name(method.name);
-  std::string spec = name + ":budget=" + budget;
-  if (neutral && name == "fastkv")
-    spec += budget.find('.') == std::string::npos ? ",tsp_len=" + budget : ",tsp_rate=1";
-  try {
-    make_policy(spec, toy_shape());
-    return spec;
-  } catch (const Error&) {
-    return name;
-  }
+// Options without which a method would do nothing on prompts of a few hundred tokens.
+std::string active(std::string_view name) {
+  if (name == "razor") return "local=12,factor=8,induction=0.3";
+  return {};
 }
 
-// Methods that give some layers more than others.
-bool shares_among_layers(const std::string& method) {
-  return method == "kvzip";
+// Options that switch off what a method does besides choosing rows.
+std::string neutral_options(std::string_view name, const std::string& budget) {
+  const bool share = budget.find('.') != std::string::npos;
+  if (name == "fastkv") return share ? "tsp_rate=1" : "tsp_len=" + budget;
+  if (name == "coverage") return "mass=1";
+  if (name == "route" || name == "lazyllm") return "steps=0:1.0";
+  return {};
+}
+
+// "name:budget=...", with a calibration file if it needs one, and without a budget if it takes
+// none.
+std::string spec_of(const Method& method, const std::string& budget, const KvShape& shape,
+                    bool neutral = false) {
+  const std::string name(method.name);
+  std::string options;
+  const auto add = [&](const std::string& option) {
+    if (!option.empty()) options += (options.empty() ? ":" : ",") + option;
+  };
+  for (const OptionDoc& option : describe(method).options)
+    if (option.type == "calibration" && name != "fastkv" && name != "uncomp")
+      add(option.key + "=" + toy_calibration(shape));
+  add(neutral ? neutral_options(name, budget) : active(name));
+  const std::string plain = options;
+  add("budget=" + budget);
+  try {
+    make_policy(name + options, shape);
+    return name + options;
+  } catch (const Error&) {
+    return name + plain;
+  }
 }
 
 class EveryMethod : public ::testing::TestWithParam<std::string> {
  protected:
-  void SetUp() override {
-    method_ = find_method(GetParam());
-    try {
-      make_policy(spec_of(*method_, kShare), toy_shape());
-    } catch (const Error& error) {
-      GTEST_SKIP() << "not without a file of its own: " << error.what();
-    }
+  std::string spec(const std::string& budget, bool neutral = false,
+                   const KvShape& shape = toy_shape()) const {
+    return spec_of(*method_, budget, shape, neutral);
   }
-  std::string spec(const std::string& budget, bool neutral = false) const {
-    return spec_of(*method_, budget, neutral);
+  bool brings_budget() const {
+    const std::vector<std::string> roles = describe(*method_).roles;
+    return std::ranges::find(roles, "budget") != roles.end();
   }
-  const Method* method_ = nullptr;
+  const Method* method_ = find_method(GetParam());
 };
 
 TEST_P(EveryMethod, IsTheSamePolicyAfterItsSpecIsPrintedAndParsed) {
@@ -114,18 +130,21 @@ TEST_P(EveryMethod, SpendsABudgetExactly) {
     ToyPrompt prompt(spec(budget));
     if (!prompt.policy().amount) GTEST_SKIP() << "takes no budget";
     prompt.prefill(300);
+    // A method that brings a budget shares it out among layers too; a limit may be left unspent.
     size_t all = 0, promised = 0;
     for (int l = 0; l < 4; ++l) {
       size_t total = 0;
       for (int h = 0; h < 2; ++h) total += prompt.kept(l, h).size();
-      const auto layer = static_cast<size_t>(2 * std::min(rows, prompt.rows_into(l)));
-      if (!shares_among_layers(GetParam())) {
-        EXPECT_EQ(total, layer);
-      }
+      const size_t expected = static_cast<size_t>(2 * std::min(rows, prompt.rows_into(l)));
+      EXPECT_TRUE(brings_budget() || total == expected) << total << " of " << expected;
       all += total;
-      promised += layer;
+      promised += expected;
     }
-    EXPECT_EQ(all, promised);
+    if (GetParam() == "coverage") {
+      EXPECT_LE(all, promised);
+    } else {
+      EXPECT_EQ(all, promised);
+    }
     EXPECT_EQ(prompt.compressor().stats().rows_kept, prompt.store().rows());
     EXPECT_EQ(prompt.compressor().stats().rows_seen, 300 * 8);
   }
@@ -137,15 +156,18 @@ TEST_P(EveryMethod, StaysBelowABudgetOfBytes) {
     if (!prompt.policy().amount) GTEST_SKIP() << "takes no budget";
     prompt.prefill(2000);
     EXPECT_LE(prompt.store().bytes().total(), kib * 1024);
-    EXPECT_GE(prompt.store().bytes().total(), kib * 1024 * 6 / 10);
+    EXPECT_TRUE(GetParam() == "coverage" ||  // a limit may be left unspent
+                prompt.store().bytes().total() >= kib * 1024 * 6 / 10)
+        << prompt.store().bytes().total();
   }
 }
 
 TEST_P(EveryMethod, WithABudgetOfThePromptHoldsTheBytesOfFull) {
   for (const KvShape& shape : {toy_shape(), window_shape()})
     for (const std::string& budget : {"1.0"s, "100000"s}) {
-      const std::string text = spec(budget, true);
-      ToyPrompt prompt(text, shape), full("full", shape);
+      const std::string text = spec(budget, true, shape);
+      ToyPrompt prompt(text, shape),
+          full("full:page=" + std::to_string(prompt.policy().store.page_rows), shape);
       for (ToyPrompt* p : {&prompt, &full}) {
         p->prefill(150);
         p->decode(9);
@@ -158,6 +180,7 @@ TEST_P(EveryMethod, WithABudgetOfThePromptHoldsTheBytesOfFull) {
 TEST_P(EveryMethod, LeavesTheRowsItKeepsAsTheyWere) {
   ToyPrompt prompt(spec(kShare)), full("full");
   if (prompt.policy().store.repack_positions) GTEST_SKIP() << "turns keys";
+  if (GetParam() == "merge") GTEST_SKIP() << "changes values";
   for (ToyPrompt* p : {&prompt, &full}) {
     p->prefill(200);
     p->decode(40);
@@ -176,7 +199,7 @@ TEST_P(EveryMethod, LeavesTheRowsItKeepsAsTheyWere) {
 TEST_P(EveryMethod, TakesPromptsOfAnyLength) {
   for (const KvShape& shape : {toy_shape(), window_shape()})
     for (const int tokens : {1, 2, 7, 8, 9, 31, kPage, kPage + 1, 4 * kPage}) {
-      ToyPrompt prompt(spec(kShare), shape);
+      ToyPrompt prompt(spec(kShare, false, shape), shape);
       prompt.prefill(tokens);
       prompt.decode(3);
       EXPECT_EQ(prompt.kept(3, 1).back(), prompt.compressor().query_position(tokens + 3) - 1);
@@ -186,7 +209,7 @@ TEST_P(EveryMethod, TakesPromptsOfAnyLength) {
 TEST_P(EveryMethod, TakesAModelOfOneLayer) {
   KvShape shape = toy_shape();
   shape.layers = 1;
-  ToyPrompt prompt(spec(kShare), shape);
+  ToyPrompt prompt(spec(kShare, false, shape), shape);
   prompt.prefill(100);
   prompt.decode(2);
   EXPECT_EQ(prompt.rows_into(0), 100);
@@ -256,8 +279,12 @@ TEST_P(EveryMethod, KeepsEarlierTurnsWhereItDoesNotReduceWhileGenerating) {
   if (prompt.policy().reduce_every == 0) {
     ASSERT_GE(after.size(), before.size());
     EXPECT_TRUE(std::equal(before.begin(), before.end(), after.begin()));
-  } else {
-    EXPECT_LE(after.size(), 48u);  // the share of both prompts together
+  } else if (prompt.policy().amount) {
+    // The share of both prompts together, and what they have generated between reductions.
+    size_t all = 0;
+    for (int l = 0; l < 4; ++l)
+      for (int h = 0; h < 2; ++h) all += prompt.kept(l, h).size();
+    EXPECT_LE(all, 8 * 48u);
   }
   EXPECT_EQ(after.back() + 1, prompt.compressor().query_position(327));
 }
