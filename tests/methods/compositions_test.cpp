@@ -1,7 +1,6 @@
 // Methods together: what their papers never tried runs, holds its budget exactly, and says so where
 // two of them cannot be one.
 #include <algorithm>
-#include <cstdlib>
 
 #include "gtest/gtest.h"
 #include "support/spec_sentences.h"
@@ -23,18 +22,19 @@ TEST(Compositions, HoldTheBudgetOfTheWholeModelExactly) {
         "adakv:budget=0.2+quest:pages=4", "snapkv:budget=0.2+pyramidkv+chunkkv",
         "expected:budget=0.2+adakv", "tova:budget=0.2+lazyllm:steps=1:0.6/2:0.4",
         "h2o:budget=0.2+merge", "observed:budget=0.2+global+hierarchy:pages=5",
-        "criticalkv:budget=0.2+adakv+chunkkv", "keydiff:budget=0.2+dynamickv+quest",
-        "uncomp:budget=0.2+route:steps=1:0.5", "pyramidkv:budget=0.2+fastkv:tsp_rate=0.3",
-        "adakv:budget=0.2,pyramid=20+route:steps=1:0.3",
+        "flexprefill+snapkv:budget=0.2", "criticalkv:budget=0.2+adakv+chunkkv",
+        "keydiff:budget=0.2+dynamickv+quest", "uncomp:budget=0.2+route:steps=1:0.5",
+        "pyramidkv:budget=0.2+fastkv:tsp_rate=0.3", "adakv:budget=0.2,pyramid=20+route:steps=1:0.3",
         "adakv:budget=0.2+gemfilter:layer=1,tokens=0.6"}) {
     ToyPrompt prompt(spec);
     prompt.prefill(300);
     EXPECT_EQ(prompt.store().rows(), rows_promised(prompt, 60)) << spec;
     prompt.decode(20);
-    if (prompt.policy().reduce_every > 0)
+    if (prompt.policy().reduce_every > 0) {
       EXPECT_LE(prompt.store().rows(), 8 * 64) << spec;  // of 320 tokens
-    else
+    } else {
       EXPECT_EQ(prompt.store().rows(), rows_promised(prompt, 60) + 8 * 20) << spec;
+    }
   }
 }
 
@@ -118,18 +118,7 @@ TEST(Compositions, ThatReduceWhileGeneratingHoldTheirBytes) {
         "razor:heads=" + heads + ",induction=0,echo=0,local=92,factor=100",
         std::string("h2o:budget=96,reduce_every=8+quest:pages=4"),
         std::string("keydiff:budget=96,reduce_every=16+merge")})
-    expect_bounded(spec, 300, 400);
-}
-
-TEST(Compositions, ThatReduceHoldTheirBytesForTwentyThousandTokens) {
-  if (std::getenv("PITH_SLOW_TESTS") == nullptr)
-    GTEST_SKIP() << "takes a minute; set PITH_SLOW_TESTS=1";
-  const std::string heads = toy_calibration(toy_shape());
-  for (const std::string& spec :
-       {std::string("h2o:budget=1024"), std::string("tova:budget=1024"),
-        std::string("streaming_llm:budget=1024"),
-        "razor:heads=" + heads + ",induction=0,echo=0,local=1020,factor=100"})
-    expect_bounded(spec, 2000, 20000);
+    expect_bounded(spec, 300, 200);
 }
 
 }  // namespace

@@ -4,9 +4,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "convert/synthesize.h"
 #include "policy/registry.h"
-#include "runtime/engine.h"
 #include "support/toy_prompt.h"
 
 namespace pith::test {
@@ -142,31 +140,6 @@ TEST(Kvzip, RefusesARouterASecondScorerAndASecondBudget) {
   EXPECT_THROW(make_policy("kvzip+fastkv", toy_shape()), Error);
   EXPECT_THROW(make_policy("kvzip+snapkv", toy_shape()), Error);
   EXPECT_THROW(make_policy("kvzip+spans:calibration=none", toy_shape()), Error);
-}
-
-// How many of the needles a spec answers that was shown no question while it read the haystack.
-int answered_later(const std::string& spec, const RecallPrompt& prompt) {
-  static const std::vector<std::byte> bytes = recall_model_bytes();
-  static const auto model = Model::load(GgufFile::parse(bytes, "recall.gguf"));
-  Engine engine(model, {.threads = 2, .cache_bytes = size_t{512} << 20});
-  const auto session = engine.open(spec);
-  const std::span<const int32_t> tokens(prompt.tokens);
-  engine.prefill(*session, tokens.first(tokens.size() - prompt.needles.size()));
-  int right = 0;
-  for (const RecallNeedle& needle : prompt.needles) {
-    const auto asked = session->fork();
-    engine.prefill(*asked, {&needle.key, 1});
-    const auto best = std::ranges::max_element(asked->logits) - asked->logits.begin();
-    right += best == needle.value;
-  }
-  return right;
-}
-
-TEST(Kvzip, AnswersQuestionsThatNobodyHadAskedWhereSnapkvDoesNot) {
-  const RecallPrompt prompt = make_recall_prompt(400, 5, 7);
-  EXPECT_EQ(answered_later("full", prompt), 5);
-  EXPECT_EQ(answered_later("kvzip:budget=0.25,chunk=150", prompt), 5);
-  EXPECT_LT(answered_later("snapkv:budget=0.25", prompt), 3);
 }
 
 }  // namespace

@@ -191,7 +191,9 @@ TEST(Hierarchy, HoldsTheMassOfTheAttentionForCertain) {
           if (std::ranges::binary_search(read, p)) held += share;
         }
       EXPECT_GE(held, 0.9 * all) << sharpness;
-      if (sharpness < 0.1f) EXPECT_LT(read.size(), 63u) << "bounds are tight";
+      if (sharpness < 0.1f) {
+        EXPECT_LT(read.size(), 63u) << "bounds are tight";
+      }
     }
 }
 

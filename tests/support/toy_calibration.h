@@ -16,7 +16,10 @@ inline std::string toy_calibration(const KvShape& shape) {
   const auto folder = std::filesystem::path(::testing::TempDir()) /
                       ("pith_toy_calibration_" + std::to_string(::getpid()));
   std::filesystem::create_directories(folder);
-  const std::string path = (folder / ("toy" + std::to_string(shape.layers) + ".gguf")).string();
+  std::string name;
+  for (const int part : {shape.layers, shape.query_heads, shape.heads, shape.dim})
+    name += std::to_string(part) + "_";
+  const std::string path = (folder / (name + "toy.gguf")).string();
   if (std::filesystem::exists(path)) return path;
   Random random(77);
   std::vector<CalibrationTensor> tensors;
