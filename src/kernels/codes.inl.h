@@ -12,9 +12,11 @@
 // stays in the first-level cache, and the groups of activations run over it. A lane is a row of
 // weights: four activations at a time are the same in all lanes. For each block of 32 columns and
 // each vector of rows the panel has the codes [8][lanes][4] (two planes of nibbles where a target
-// splits bytes), then its scales, `lanes` words each.
+// splits bytes), then its scales, `lanes` words each. One or two rows of activations meet weights
+// as they are read, without a panel.
 #pragma once
 
+#include "kernels/codes_scales.inl.h"
 #include "kernels/formats.inl.h"
 #include "kernels/table.h"
 #include PITH_CODES
@@ -23,12 +25,10 @@ namespace pith {
 namespace {
 namespace PITH_TARGET {
 
-constexpr int kLanes = Vec::lanes;
-constexpr int kLaneBytes = 4 * kLanes;
 constexpr int kTileVectors = 2;
 constexpr int64_t kPanelColumns = int64_t{kTileVectors} * kLanes;
-constexpr int64_t kPrefetchRows = 16;
-constexpr int64_t kChunkBlocks = 16;                                     // 512 columns of a panel
+constexpr int64_t kPrefetchRows = 16;  // that one or two rows of activations are ahead of memory
+constexpr int64_t kChunkBlocks = 16;   // 512 columns of a panel
 constexpr int64_t kGroupBlock = kCodedRows * (kGroup + 2 * int64_t{4});  // bytes of activations
 
 // What a format's sums need besides the scale. Formats with an offset have `raw` codes that are too
@@ -129,186 +129,6 @@ void code_rows(const float* x, int64_t x_stride, int64_t rows, int64_t cols, std
 }
 
 // ---- panels of weights
-
-// Blocks of `lanes` rows of weights.
-struct Column {
-  const std::byte* row[kLanes];
-};
-
-inline Vec halves(const Column& at, size_t offset) {
-  return halves_of(at.row, offset);
-}
-
-// from [lanes][8] to [8] vectors.
-inline void across(const float (*from)[8], Vec* to) {
-  if constexpr (kLanes == 8) {
-    for (int r = 0; r < kLanes; ++r) to[r] = Vec::load(from[r]);
-    transpose(to);
-  } else {
-    for (int g = 0; g < 8; ++g) {
-      float lane[kLanes];
-      for (int r = 0; r < kLanes; ++r) lane[r] = from[r][g];
-      to[g] = Vec::load(lane);
-    }
-  }
-}
-
-inline void put(std::byte* to, int word, Vec x) {
-  store(reinterpret_cast<float*>(to) + word * kLanes, x);
-}
-inline void put(std::byte* to, int word, IVec x) {
-  store(reinterpret_cast<int32_t*>(to) + word * kLanes, x);
-}
-
-// put_scales writes the words of the blocks of a column: those of group g at to + g * stride.
-template <class Format>
-struct Of {};
-
-template <class Layout>
-inline void put_d(const Column& at, std::byte* to) {
-  put(to, 0, halves(at, offsetof(Layout, d)));
-}
-template <class Layout>
-inline void put_d_m(const Column& at, std::byte* to) {
-  put(to, 0, halves(at, offsetof(Layout, d)));
-  put(to, 1, halves(at, offsetof(Layout, m)));
-}
-inline void put_scales(Of<FormatQ80>, const Column& at, std::byte* to, int64_t) {
-  put_d<BlockQ80>(at, to);
-}
-inline void put_scales(Of<FormatQ40>, const Column& at, std::byte* to, int64_t) {
-  put_d<BlockQ40>(at, to);
-}
-inline void put_scales(Of<FormatQ50>, const Column& at, std::byte* to, int64_t) {
-  put_d<BlockQ50>(at, to);
-}
-inline void put_scales(Of<FormatIq4Nl>, const Column& at, std::byte* to, int64_t) {
-  put_d<BlockIq4Nl>(at, to);
-}
-inline void put_scales(Of<FormatQ41>, const Column& at, std::byte* to, int64_t) {
-  put_d_m<BlockQ41>(at, to);
-}
-inline void put_scales(Of<FormatQ51>, const Column& at, std::byte* to, int64_t) {
-  put_d_m<BlockQ51>(at, to);
-}
-
-// Bytes as floats: eight small integers.
-inline void widen8(const std::byte* from, float* to) {
-  if constexpr (kLanes <= 8) {
-    for (int i = 0; i < 8; i += kLanes) store(to + i, to_float(IVec::load_u8(from + i)));
-  } else {
-    for (int i = 0; i < 8; ++i) to[i] = static_cast<float>(static_cast<uint8_t>(from[i]));
-  }
-}
-
-template <class Layout>
-inline void put_scale_min(const Column& at, std::byte* to, int64_t stride) {
-  alignas(32) float scale[kLanes][8], min[kLanes][8];
-  for (int r = 0; r < kLanes; ++r) {
-    std::byte bytes[16];
-    ScaleMin::read(at.row[r] + offsetof(Layout, scales), bytes);
-    widen8(bytes, scale[r]);
-    widen8(bytes + 8, min[r]);
-  }
-  Vec scales[8], mins[8];
-  across(scale, scales);
-  across(min, mins);
-  const Vec d = halves(at, offsetof(Layout, d));
-  const Vec m = Vec::zero() - halves(at, offsetof(Layout, m));
-  for (int g = 0; g < 8; ++g, to += stride) {
-    put(to, 0, scales[g] * d);
-    put(to, 1, mins[g] * m);
-  }
-}
-inline void put_scales(Of<FormatQ4K>, const Column& at, std::byte* to, int64_t stride) {
-  put_scale_min<BlockQ4K>(at, to, stride);
-}
-inline void put_scales(Of<FormatQ5K>, const Column& at, std::byte* to, int64_t stride) {
-  put_scale_min<BlockQ5K>(at, to, stride);
-}
-
-inline void put_scales(Of<FormatIq4Xs>, const Column& at, std::byte* to, int64_t stride) {
-  alignas(32) float scale[kLanes][8];
-  for (int r = 0; r < kLanes; ++r) {
-    const uint32_t low = load_u32(at.row[r] + offsetof(BlockIq4Xs, scales_low));
-    uint16_t high;
-    __builtin_memcpy(&high, at.row[r] + offsetof(BlockIq4Xs, scales_high), sizeof high);
-    for (int g = 0; g < 8; ++g)
-      scale[r][g] = static_cast<float>(FormatIq4Xs::six_bits(low, high, g));
-  }
-  Vec scales[8];
-  across(scale, scales);
-  const Vec d = halves(at, offsetof(BlockIq4Xs, d));
-  for (int g = 0; g < 8; ++g, to += stride) put(to, 0, scales[g] * d);
-}
-
-// Two 16-bit integers per lane and group, of 16 signed bytes per row.
-inline void pairs_of(const std::byte (*bytes)[16], IVec* to) {
-  alignas(32) float words[kLanes][8];  // only moved
-  for (int r = 0; r < kLanes; ++r) widen_i16(bytes[r], reinterpret_cast<std::byte*>(words[r]));
-  Vec moved[8];
-  across(words, moved);
-  for (int g = 0; g < 8; ++g) to[g] = PITH_TARGET::bits(moved[g]);
-}
-
-// The words of a group with scales for 16 columns: d, both scales, and the pair.
-inline void put_sixteens(std::byte* to, Vec d, IVec scales, IVec pair) {
-  put(to, 0, d);
-  put(to, 1, (scales & IVec::all(0xffff)) | shift_left<16>(scales));
-  put(to, 2, shift_right<16>(scales) | (scales & IVec::all(-0x10000)));
-  put(to, 3, pair);
-}
-
-// offset * both scales of a pair; the offset is 2^Bits.
-template <int Bits>
-inline IVec times_offset(IVec pair) {
-  return (shift_left<Bits>(pair) & IVec::all(0xffff)) |
-         shift_left<Bits>(pair & IVec::all(-0x10000));
-}
-
-template <int Bits, class Format>
-inline void put_signed(const std::byte (*bytes)[16], Vec d, std::byte* to, int64_t stride) {
-  static_assert(Format::kOffset == 1 << Bits);
-  IVec scales[8];
-  pairs_of(bytes, scales);
-  for (int g = 0; g < 8; ++g, to += stride)
-    put_sixteens(to, d, scales[g], times_offset<Bits>(scales[g]));
-}
-
-inline void put_scales(Of<FormatQ6K>, const Column& at, std::byte* to, int64_t stride) {
-  std::byte bytes[kLanes][16];
-  for (int r = 0; r < kLanes; ++r)
-    __builtin_memcpy(bytes[r], at.row[r] + offsetof(BlockQ6K, scales), 16);
-  put_signed<5, FormatQ6K>(bytes, halves(at, offsetof(BlockQ6K, d)), to, stride);
-}
-
-inline void put_scales(Of<FormatQ3K>, const Column& at, std::byte* to, int64_t stride) {
-  std::byte bytes[kLanes][16];
-  for (int r = 0; r < kLanes; ++r) {
-    FormatQ3K::read_scales(at.row[r], bytes[r]);
-    for (std::byte& b : bytes[r]) b = static_cast<std::byte>(static_cast<int>(b) - 32);
-  }
-  put_signed<2, FormatQ3K>(bytes, halves(at, offsetof(BlockQ3K, d)), to, stride);
-}
-
-inline void put_scales(Of<FormatQ2K>, const Column& at, std::byte* to, int64_t stride) {
-  std::byte low[kLanes][16], high[kLanes][16];
-  for (int r = 0; r < kLanes; ++r)
-    for (int i = 0; i < 16; ++i) {
-      const std::byte both = at.row[r][static_cast<int>(offsetof(BlockQ2K, scales)) + i];
-      low[r][i] = both & std::byte{15};
-      high[r][i] = both >> 4;
-    }
-  IVec scales[8], mins[8];
-  pairs_of(low, scales);
-  pairs_of(high, mins);
-  const Vec d = halves(at, offsetof(BlockQ2K, d));
-  const Vec m = Vec::zero() - halves(at, offsetof(BlockQ2K, m));
-  for (int g = 0; g < 8; ++g, to += stride) {
-    put_sixteens(to, d, scales[g], mins[g]);
-    put(to, 4, m);
-  }
-}
 
 // Blocks [first, first + blocks) of 32 columns of kPanelColumns rows of weights from `row` on; rows
 // behind the last repeat it.
@@ -513,26 +333,42 @@ void coded_panel(const CodedJob& job, int64_t row, int64_t first, int64_t blocks
 
 // ---- few rows of activations
 
+// Formats of plain nibbles, whose bytes hold codes of both halves of a group or of two groups.
+template <class Format>
+constexpr bool kHighNibbleHalf = requires {
+  requires Format::kHighNibble == 16;
+};
+template <class Format>
+constexpr bool kHighNibbleGroup = requires {
+  requires Format::kHighNibble == 32;
+};
+
+// What `read` gives of a half of all rows, as vectors of `lanes` rows.
+template <class K, class Read>
+inline void quads_of(const Column& at, int half, Read read, typename K::Quads* to) {
+  constexpr int kSources = kLanes / kRowsAtOnce;
+  typename K::Rows x[kSources];
+#pragma GCC unroll 16
+  for (int r = 0; r < kSources; ++r) x[r] = read(source(at.row, r), half);
+  spread(x, to);
+}
+
 // Codes of `lanes` rows and 32 columns, as a panel has them.
 template <class Format>
 inline void codes_of(const Column& at, int g, Codes (&to)[Kind<Format>::kPlanes * 8]) {
   using K = Kind<Format>;
   constexpr int kSources = kLanes / kRowsAtOnce;
-  typename K::Rows low[kSources], high[kSources];
+  Bytes low[kSources], high[kSources];
 #pragma GCC unroll 16
   for (int r = 0; r < kSources; ++r) {
     const Source rows = source(at.row, r);
     low[r] = Format::raw(rows, g, 0);
     high[r] = Format::raw(rows, g, 1);
   }
-  if constexpr (kSpreadsInRegisters && K::kPlanes == 1) {
-    spread(low, high, to);
-  } else {
-    alignas(64) std::byte codes[K::kCodeBytes];
-    spread<K::kPlanes == 2>(low, high, codes);
+  alignas(64) std::byte codes[K::kCodeBytes];
+  spread<K::kPlanes == 2>(low, high, codes);
 #pragma GCC unroll 16
-    for (int i = 0; i < K::kPlanes * 8; ++i) to[i] = Codes::load(codes + i * kLaneBytes);
-  }
+  for (int i = 0; i < K::kPlanes * 8; ++i) to[i] = Codes::load(codes + i * kLaneBytes);
 }
 
 // block_sums of codes in registers. (As a parameter of that one g++ 12 keeps them in memory.)
@@ -584,34 +420,58 @@ template <class Format, int R>
       next += kLanes * Format::kBytes;
       alignas(64) std::byte sides[kGroups * kSide];
       put_scales(Of<Format>{}, at, sides, kSide);
+      const auto side = [&](int g) { return reinterpret_cast<const float*>(sides + g * kSide); };
+      IVec total[R][1];
+      if constexpr (kSpreadsInRegisters && kHighNibbleGroup<Format>) {
+        // Nibbles of two groups share bytes, which are turned to lanes before they are split.
+#pragma GCC unroll 4
+        for (int g = 0; g < kGroups; g += 2) {
+          typename K::Quads both[8];
+          const auto read = [&](auto rows, int half) { return Format::both(rows, g, half); };
+          quads_of<K>(at, 0, read, both);
+          quads_of<K>(at, 1, read, both + 4);
+#pragma GCC unroll 2
+          for (int high = 0; high < 2; ++high, x += kGroupBlock) {
+            typename K::Quads codes[8];
 #pragma GCC unroll 8
-      for (int g = 0; g < kGroups; ++g, x += kGroupBlock) {
-        const auto* side = reinterpret_cast<const float*>(sides + g * kSide);
-        IVec total[R][1];
-        if constexpr (kDotsSigned && K::kPlanes == 2) {
-          constexpr int kSources = kLanes / kRowsAtOnce;
-          typename K::Rows low[kSources], high[kSources];
-#pragma GCC unroll 16
-          for (int r = 0; r < kSources; ++r) {
-            const Source rows = source(at.row, r);
-            low[r] = Format::raw(rows, g, 0);
-            high[r] = Format::raw(rows, g, 1);
+            for (int q = 0; q < 8; ++q) codes[q] = nibbles_of(both[q], high == 1);
+            row_sums<Format>(x, codes, side(g + high), total);
+            add_block<Format>(x, side(g + high), 0, total, acc);
           }
-          typename K::Quads codes[8];
-          spread(low, high, codes);
-#pragma GCC unroll 4
-          for (int i = 0; i < R; ++i) total[i][0] = IVec::zero();
+        }
+      } else {
 #pragma GCC unroll 8
-          for (int q = 0; q < 8; ++q)
+        for (int g = 0; g < kGroups; ++g, x += kGroupBlock) {
+          const auto raw = [&](auto rows, int half) { return Format::raw(rows, g, half); };
+          if constexpr (kSpreadsInRegisters && K::kPlanes == 2) {
+            typename K::Quads codes[8];
+            quads_of<K>(at, 0, raw, codes);
+            quads_of<K>(at, 1, raw, codes + 4);
 #pragma GCC unroll 4
-            for (int i = 0; i < R; ++i)
-              total[i][0] = dot_signed(total[i][0], codes[q], Quad::all(x + i * kGroup + 4 * q));
-          add_block<Format, R, 1, false>(x, side, 0, total, acc);
-        } else {
-          Codes codes[K::kPlanes * 8];
-          codes_of<Format>(at, g, codes);
-          row_sums<Format>(x, codes, side, total);
-          add_block<Format>(x, side, 0, total, acc);
+            for (int i = 0; i < R; ++i) total[i][0] = IVec::zero();
+#pragma GCC unroll 8
+            for (int q = 0; q < 8; ++q)
+#pragma GCC unroll 4
+              for (int i = 0; i < R; ++i)
+                total[i][0] = dot_signed(total[i][0], codes[q], Quad::all(x + i * kGroup + 4 * q));
+            add_block<Format, R, 1, false>(x, side(g), 0, total, acc);
+          } else {
+            Codes codes[K::kPlanes * 8];
+            if constexpr (kSpreadsInRegisters && kHighNibbleHalf<Format>) {
+              typename K::Quads both[4];
+              const auto read = [&](auto rows, int half) { return Format::both(rows, g, half); };
+              quads_of<K>(at, 0, read, both);
+#pragma GCC unroll 8
+              for (int q = 0; q < 8; ++q) codes[q] = nibbles_of(both[q % 4], q >= 4);
+            } else if constexpr (kSpreadsInRegisters) {
+              quads_of<K>(at, 0, raw, codes);
+              quads_of<K>(at, 1, raw, codes + 4);
+            } else {
+              codes_of<Format>(at, g, codes);
+            }
+            row_sums<Format>(x, codes, side(g), total);
+            add_block<Format>(x, side(g), 0, total, acc);
+          }
         }
       }
       for (int r = 0; r < kLanes; ++r) at.row[r] += Format::kBytes;

@@ -50,7 +50,6 @@ struct CodeSum {
 
 // Signed codes of eight bits: a product of two sizes that has both signs does not overflow 16 bits,
 // and widened at once the sum is exact. `low` is the code less 128.
-constexpr bool kDotsSigned = true;
 inline IVec dot_signed(IVec sum, Codes low, Quad a) {
   const __m256i w = _mm256_xor_si256(low.v, _mm256_set1_epi8(-128));
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a.v, w));
@@ -78,28 +77,30 @@ inline Source source(const std::byte* const* rows, int r) {
   return {rows[r], rows[r + 4]};
 }
 
-// The same in registers.
+// The same in registers: quads 0 to 3 of 16 bytes of all rows.
 constexpr bool kSpreadsInRegisters = true;
-inline void spread(const Bytes* low, const Bytes* high, Codes (&to)[8]) {
-#pragma GCC unroll 2
-  for (int half = 0; half < 2; ++half) {
-    const Bytes* x = half == 0 ? low : high;
-    const __m256i a = _mm256_unpacklo_epi32(x[0].v, x[1].v);
-    const __m256i b = _mm256_unpackhi_epi32(x[0].v, x[1].v);
-    const __m256i c = _mm256_unpacklo_epi32(x[2].v, x[3].v);
-    const __m256i d = _mm256_unpackhi_epi32(x[2].v, x[3].v);
-    to[4 * half].v = _mm256_unpacklo_epi64(a, c);
-    to[4 * half + 1].v = _mm256_unpackhi_epi64(a, c);
-    to[4 * half + 2].v = _mm256_unpacklo_epi64(b, d);
-    to[4 * half + 3].v = _mm256_unpackhi_epi64(b, d);
-  }
+inline void spread(const Bytes* x, Codes* to) {
+  const __m256i a = _mm256_unpacklo_epi32(x[0].v, x[1].v);
+  const __m256i b = _mm256_unpackhi_epi32(x[0].v, x[1].v);
+  const __m256i c = _mm256_unpacklo_epi32(x[2].v, x[3].v);
+  const __m256i d = _mm256_unpackhi_epi32(x[2].v, x[3].v);
+  to[0].v = _mm256_unpacklo_epi64(a, c);
+  to[1].v = _mm256_unpackhi_epi64(a, c);
+  to[2].v = _mm256_unpacklo_epi64(b, d);
+  to[3].v = _mm256_unpackhi_epi64(b, d);
+}
+
+inline Codes nibbles_of(Codes both, bool high) {
+  const __m256i x = high ? _mm256_srli_epi16(both.v, 4) : both.v;
+  return {_mm256_and_si256(x, _mm256_set1_epi8(15))};
 }
 
 template <bool Split>
 inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   const __m256i fifteen = _mm256_set1_epi8(15);
   Codes quads[8];
-  spread(low, high, quads);
+  spread(low, quads);
+  spread(high, quads + 4);
 #pragma GCC unroll 8
   for (int q = 0; q < 8; ++q) {
     auto* at = reinterpret_cast<__m256i*>(to + 32 * q);
@@ -110,6 +111,23 @@ inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
       _mm256_storeu_si256(at, quads[q].v);
     }
   }
+}
+
+inline IVec words_of(const std::byte* const* rows, size_t offset) {
+  const auto word = [&](int r) {
+    int32_t x;
+    __builtin_memcpy(&x, rows[r] + offset, sizeof x);
+    return x;
+  };
+  __m128i x = _mm_cvtsi32_si128(word(0));
+  x = _mm_insert_epi32(x, word(1), 1);
+  x = _mm_insert_epi32(x, word(2), 2);
+  x = _mm_insert_epi32(x, word(3), 3);
+  __m128i y = _mm_cvtsi32_si128(word(4));
+  y = _mm_insert_epi32(y, word(5), 1);
+  y = _mm_insert_epi32(y, word(6), 2);
+  y = _mm_insert_epi32(y, word(7), 3);
+  return {_mm256_inserti128_si256(_mm256_castsi128_si256(x), y, 1)};
 }
 
 inline Vec halves_of(const std::byte* const* rows, size_t offset) {

@@ -71,7 +71,12 @@ inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
 }
 
 constexpr bool kSpreadsInRegisters = false;
-constexpr bool kDotsSigned = false;
+
+inline IVec words_of(const std::byte* const* rows, size_t offset) {
+  int32_t words[IVec::lanes];
+  for (int r = 0; r < IVec::lanes; ++r) __builtin_memcpy(words + r, rows[r] + offset, 4);
+  return IVec::load(words);
+}
 
 inline Vec halves_of(const std::byte* const* rows, size_t offset) {
   alignas(32) uint16_t half[Vec::lanes];

@@ -66,11 +66,17 @@ inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   __builtin_memcpy(to + 16, high[0].v, 16);
 }
 
-// Whether codes go from rows to lanes in registers, and signed codes of eight bits have products.
+// Whether codes go from rows to lanes in registers, and signed codes of eight bits have products
+// (dot_signed).
 constexpr bool kSpreadsInRegisters = false;
-constexpr bool kDotsSigned = false;
 
-// The half-precision numbers at `offset` of `lanes` rows.
+// The words, and the half-precision numbers, at `offset` of `lanes` rows.
+inline IVec words_of(const std::byte* const* rows, size_t offset) {
+  int32_t words[IVec::lanes];
+  for (int r = 0; r < IVec::lanes; ++r) __builtin_memcpy(words + r, rows[r] + offset, 4);
+  return IVec::load(words);
+}
+
 inline Vec halves_of(const std::byte* const* rows, size_t offset) {
   alignas(32) uint16_t half[Vec::lanes];
   for (int r = 0; r < Vec::lanes; ++r) __builtin_memcpy(half + r, rows[r] + offset, 2);

@@ -7,7 +7,8 @@
 // the first or second half of the g-th 32 codes of a block as unsigned bytes of kBits bits; less
 // kOffset they are what scales multiply, and `apply` turns the s-th vector of those 32 (in units of
 // kCodeUnit) into weights. Formats whose numbers lie ready have `step`, the s-th vector of weights;
-// plain ones also have `part`, for the first n < lanes numbers behind the last group. kElements and
+// plain ones also have `part`, for the first n < lanes numbers behind the last group. Where the
+// high nibbles of bytes are the codes kHighNibble columns on, `both` gives the bytes. kElements and
 // kBytes are those of a block.
 #pragma once
 
@@ -133,6 +134,11 @@ struct FormatQ40 : Packed<BlockQ40, 32, 4, 8> {
   Vec d;
   FormatQ40() = default;
   explicit FormatQ40(const std::byte* b) : p(b), d(unit_f16(b + offsetof(BlockQ40, d))) {}
+  static constexpr int kHighNibble = 16;
+  template <class Source>
+  static Bytes both(Source b, int, int) {
+    return b.load(offsetof(BlockQ40, q));
+  }
   template <class Source>
   static Bytes raw(Source b, int, int half) {
     return nibbles(b, offsetof(BlockQ40, q), half);
@@ -146,6 +152,11 @@ struct FormatQ41 : Packed<BlockQ41, 32, 4, 0> {
   FormatQ41() = default;
   explicit FormatQ41(const std::byte* b)
       : p(b), d(unit_f16(b + offsetof(BlockQ41, d))), m(Vec::all_f16(b + offsetof(BlockQ41, m))) {}
+  static constexpr int kHighNibble = 16;
+  template <class Source>
+  static Bytes both(Source b, int, int) {
+    return b.load(offsetof(BlockQ41, q));
+  }
   template <class Source>
   static Bytes raw(Source b, int, int half) {
     return nibbles(b, offsetof(BlockQ41, q), half);
@@ -284,6 +295,11 @@ struct FormatQ4K : Packed<BlockQ4K, 256, 4, 0> {
       : p(b),
         groups(b + offsetof(BlockQ4K, scales), load_half(b + offsetof(BlockQ4K, d)),
                load_half(b + offsetof(BlockQ4K, m))) {}
+  static constexpr int kHighNibble = 32;
+  template <class Source>
+  static Bytes both(Source b, int g, int half) {
+    return b.load(offsetof(BlockQ4K, q) + 32 * (g / 2) + 16 * half);
+  }
   template <class Source>
   static Bytes raw(Source b, int g, int half) {
     const Bytes two = b.load(offsetof(BlockQ4K, q) + 32 * (g / 2) + 16 * half);
