@@ -110,7 +110,7 @@ void Forward::attention_out(int layer, ConstCube attended, Mat x) {
   ops_.add(branch, x);
 }
 
-void Forward::feed_forward(int layer, Mat x) {
+void Forward::feed_forward(int layer, Mat x, const Monitor& monitor) {
   const ModelConfig& c = model_.config();
   const LayerWeights& w = model_.weights().layers[layer];
   for (int64_t first = 0; first < x.dim[0]; first += kFeedForwardRows) {
@@ -119,14 +119,17 @@ void Forward::feed_forward(int layer, Mat x) {
     const Mat normed = top(a_.normed, rows), branch = top(a_.branch, rows),
               gate = top(a_.gate, rows), up = top(a_.up, rows);
     norm(part, w.ffn_norm, w.ffn_norm_bias, normed);
+    monitor.check();
     ops_.matmul(normed, w.up, up);
     if (c.feed_forward == FeedForwardKind::gelu) {
       ops_.gelu(up, up);
     } else {
+      monitor.check();
       ops_.matmul(normed, w.gate, gate);
       ops_.gate(c.feed_forward == FeedForwardKind::silu_gated ? Gate::silu : Gate::gelu_tanh, gate,
                 up, up);
     }
+    monitor.check();
     ops_.matmul(up, w.down, branch);
     if (!w.ffn_post_norm.empty()) norm(branch, w.ffn_post_norm, {}, branch);
     ops_.add(branch, part);

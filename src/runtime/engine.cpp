@@ -146,7 +146,7 @@ void Engine::run_prompt(Session& session, Monitor& monitor) {
   try {
     for (;;) {
       monitor.check();
-      const Progress progress = state_->forward.prefill_tile(session);
+      const Progress progress = state_->forward.prefill_tile(session, monitor);
       if (progress == Progress::starved)
         state_->starved(session, state_->forward.bytes_needed(session));
       if (progress == Progress::done) break;

@@ -19,8 +19,12 @@ void place_rows(ConstCube x, int64_t row, Cube into, const Threads& threads) {
   });
 }
 
-Mat rows_of(Mat x, int64_t first, int64_t rows) {
-  return {x.data + first * x.stride[0], {rows, x.dim[1]}, x.stride};
+// Rows [first, first + rows) of a matrix, or of a cube's first dimension.
+template <class T, int Rank>
+View<T, Rank> rows_of(View<T, Rank> x, int64_t first, int64_t rows) {
+  x.data += first * x.stride[0];
+  x.dim[0] = rows;
+  return x;
 }
 
 size_t floats_of(const Cube& c) {
@@ -88,85 +92,111 @@ int Forward::first_needed_row(const Session& session) const {
 
 // Rows [first, first + rows) of the stream's layer, up to what attention needs. Leaves the normed
 // rows in the scratch.
-void Forward::project_tile(Session& session, int first, int rows, bool queries) {
+void Forward::project_tile(Session& session, int first, int rows, bool queries,
+                           const Monitor& monitor) {
   TokenStream& stream = session.stream;
   const ModelConfig& config = model_.config();
   const int layer = session.prefill->layer;
   const LayerWeights& w = model_.weights().layers[layer];
-  const std::span<const int32_t> positions = std::span(stream.positions).subspan(first, rows);
   const KvShape& s = config.shape;
 
-  const Mat x = rows_of(stream.hidden, first, rows);
-  if (layer == 0)
-    ops_.embed(model_.weights().embedding, std::span(stream.tokens).subspan(first, rows),
-               config.embedding_scale, x);
-  const Mat normed = rows_of(a_.normed, 0, rows);
-  norm(x, w.attn_norm, w.attn_norm_bias, normed);
-  const Cube k = heads(a_.k, rows, s.heads), v = heads(a_.v, rows, s.heads);
-  project_kv(layer, normed, positions, k, v);
-  place_rows(k, first, stream.layer_k, ops_.threads());
-  place_rows(v, first, stream.layer_v, ops_.threads());
-  if (!queries) return;
-  Cube q = stream.layer_q;
-  q.data += first * q.stride[0];
-  q.dim[0] = rows;
-  project_q(layer, normed, positions, q);
+  for (int done = 0; done < rows; done += kStepRows) {
+    const int at = first + done, count = std::min(kStepRows, rows - done);
+    const std::span<const int32_t> positions = std::span(stream.positions).subspan(at, count);
+    const Mat x = rows_of(stream.hidden, at, count);
+    monitor.check();
+    if (layer == 0)
+      ops_.embed(model_.weights().embedding, std::span(stream.tokens).subspan(at, count),
+                 config.embedding_scale, x);
+    const Mat normed = rows_of(a_.normed, done, count);
+    norm(x, w.attn_norm, w.attn_norm_bias, normed);
+    const Cube k = heads(a_.k, count, s.heads), v = heads(a_.v, count, s.heads);
+    project_kv(layer, normed, positions, k, v);
+    place_rows(k, at, stream.layer_k, ops_.threads());
+    place_rows(v, at, stream.layer_v, ops_.threads());
+    if (!queries) continue;
+    monitor.check();
+    project_q(layer, normed, positions, rows_of(stream.layer_q, at, count));
+  }
 }
 
-// Attention of queries from row `first` on over the rows of the stream's layer and the cache.
-void Forward::attend_tile(Session& session, ConstCube q, int first, Cube out) {
+// Attention of queries from row `first` on over the rows of the stream's layer and the cache, so
+// many queries at a time that a step stays short however many rows they see.
+void Forward::attend_tile(Session& session, ConstCube q, int first, Cube out,
+                          const Monitor& monitor) {
   TokenStream& stream = session.stream;
   const int layer = session.prefill->layer;
   const KvShape& s = model_.config().shape;
+  const AttentionRule& rule = model_.config().rules[layer];
   std::vector<PagedHead> earlier;  // of earlier turns; of the prompt too while it is probed
+  int64_t earlier_rows = 0;        // of all heads
   for (int h = 0; h < s.heads; ++h)
     if (session.store->at(layer, h).rows() > 0) {
       earlier.resize(s.heads);
       earlier[h] = session.store->at(layer, h).paged({});
+      earlier_rows += earlier[h].rows();
     }
   const Mass mass = stream.prompt_mass.dim[0] > 0 ? session.demand().prompt_mass : Mass::none;
-  DenseAttention job{.q = q,
-                     .k = stream.layer_k,
-                     .v = stream.layer_v,
-                     .cached = earlier,
-                     .first_row = first,
-                     .positions = stream.positions,
-                     .rule = model_.config().rules[layer],
-                     .int16 = model_.weights().layers[layer].wk.dtype != DType::f32,
-                     .out = out,
-                     .mass = mass,
-                     .column_mass = stream.prompt_mass,
-                     .reads = stream.reads.reads_all() ? nullptr : &stream.reads};
   // A probe's passes are nobody's prompt.
   PromptObserver* const observer = session.prefill->round < 0 ? session.observer : nullptr;
-  std::vector<float> lse;
-  if (observer && observer->wants_tensors(layer)) {
-    lse.resize(static_cast<size_t>(q.dim[0] * q.dim[1]));
-    job.lse = Mat::packed(lse.data(), {q.dim[0], q.dim[1]});
+  const int64_t rows = q.dim[0];
+  for (int64_t done = 0, count = 0; done < rows; done += count) {
+    monitor.check();
+    int64_t seen = std::min<int64_t>(first + rows, first + done + kStepRows);
+    if (rule.window > 0) seen = std::min<int64_t>(seen, rule.window + kStepRows);
+    const int64_t products =
+        2 * int64_t{s.dim} * s.group() * (s.heads * seen + earlier_rows);  // of a query
+    const int64_t most = kStepProducts / products / kStepQueries * kStepQueries;
+    count = std::min(rows - done, std::clamp<int64_t>(most, kStepQueries, kStepRows));
+    DenseAttention job{.q = rows_of(q, done, count),
+                       .k = stream.layer_k,
+                       .v = stream.layer_v,
+                       .cached = earlier,
+                       .first_row = first + done,
+                       .positions = stream.positions,
+                       .rule = rule,
+                       .out = rows_of(out, done, count),
+                       .mass = mass,
+                       .column_mass = stream.prompt_mass,
+                       .reads = stream.reads.reads_all() ? nullptr : &stream.reads};
+    std::vector<float> lse;
+    if (observer && observer->wants_tensors(layer)) {
+      lse.resize(static_cast<size_t>(count * q.dim[1]));
+      job.lse = Mat::packed(lse.data(), {count, q.dim[1]});
+    }
+    ops_.attend(job);
+    if (observer) observer->attended(layer, job);
   }
-  ops_.attend(job);
-  if (observer) observer->attended(layer, job);
+}
+
+void Forward::finish_tile(int layer, ConstCube attended, Mat x, const Monitor& monitor) {
+  for (int64_t done = 0; done < x.dim[0]; done += kStepRows) {
+    const int64_t count = std::min<int64_t>(kStepRows, x.dim[0] - done);
+    const Mat part = rows_of(x, done, count);
+    monitor.check();
+    attention_out(layer, rows_of(attended, done, count), part);
+    feed_forward(layer, part, monitor);
+  }
 }
 
 // Attention and feed-forward of rows [first, first + rows) of the stream's layer.
-void Forward::run_tile(Session& session, int first, int rows) {
+void Forward::run_tile(Session& session, int first, int rows, const Monitor& monitor) {
   TokenStream& stream = session.stream;
   const int layer = session.prefill->layer;
   const KvShape& s = model_.config().shape;
   const bool projected = session.prefill->looked;
-  if (!projected) project_tile(session, first, rows, false);
+  if (!projected) project_tile(session, first, rows, false, monitor);
 
   const int skip = std::min(rows, std::max(0, first_needed_row(session) - first));
   if (skip == rows) return;
   const int from = first + skip, count = rows - skip;
-  Cube q = heads(a_.q, count, s.query_heads);
-  if (projected) {
-    q = stream.layer_q;
-    q.data += from * q.stride[0];
-    q.dim[0] = count;
-  } else {
-    project_q(layer, rows_of(a_.normed, skip, count),
-              std::span(stream.positions).subspan(from, count), q);
+  const Cube q =
+      projected ? rows_of(stream.layer_q, from, count) : heads(a_.q, count, s.query_heads);
+  for (int done = 0; !projected && done < count; done += kStepRows) {
+    const int part = std::min(kStepRows, count - done);
+    monitor.check();
+    project_q(layer, rows_of(a_.normed, skip + done, part),
+              std::span(stream.positions).subspan(from + done, part), rows_of(q, done, part));
   }
 
   const int64_t window_start = stream.rows() - stream.window_q.dim[0];
@@ -175,10 +205,8 @@ void Forward::run_tile(Session& session, int first, int rows) {
                 static_cast<size_t>(s.query_heads) * s.dim * sizeof(float));
 
   const Cube attended = heads(a_.attended, count, s.query_heads);
-  attend_tile(session, q, from, attended);
-  const Mat x = rows_of(stream.hidden, from, count);
-  attention_out(layer, attended, x);
-  feed_forward(layer, x);
+  attend_tile(session, q, from, attended, monitor);
+  finish_tile(layer, attended, rows_of(stream.hidden, from, count), monitor);
 }
 
 // Fills the rows of a tile with random numbers: what a method then does with them, what it holds,
@@ -220,11 +248,11 @@ size_t Forward::bytes_needed(const Session& session) const {
                      static_cast<int64_t>(round_tokens(session, stream.run).size()));
 }
 
-Progress Forward::prefill_tile(Session& session) {
+Progress Forward::prefill_tile(Session& session, const Monitor& monitor) {
   TokenStream& stream = session.stream;
   PITH_CHECK(session.prefill.has_value(), "a prompt was fed");
   PrefillCursor& at = *session.prefill;
-  if (at.round >= 0) return probe_tile(session);
+  if (at.round >= 0) return probe_tile(session, monitor);
   if (!stream.memory && !begin_prompt(session)) return Progress::starved;
 
   const int rows = std::min(tile_rows_, stream.rows() - at.row);
@@ -232,7 +260,7 @@ Progress Forward::prefill_tile(Session& session) {
   if (last_tile && session.compressor.bytes_for_layer(stream.rows()) > session.pool.free_bytes())
     return Progress::starved;
   if (looks_ahead(session) && !at.looked) {
-    project_tile(session, at.row, rows, true);
+    project_tile(session, at.row, rows, true, monitor);
     at.row += rows;
     if (last_tile) {
       plan_reads(session);
@@ -248,9 +276,9 @@ Progress Forward::prefill_tile(Session& session) {
   if (stream.made_up)
     make_up_tile(session, at.row, rows);
   else
-    run_tile(session, at.row, rows);
+    run_tile(session, at.row, rows, monitor);
   at.row += rows;
-  return last_tile ? finish_layer(session) : Progress::more;
+  return last_tile ? finish_layer(session, monitor) : Progress::more;
 }
 
 void Forward::plan_reads(Session& session) {
@@ -269,10 +297,11 @@ void Forward::plan_reads(Session& session) {
 }
 
 // The layer is complete: score, share, reduce into the store, route.
-Progress Forward::finish_layer(Session& session) {
+Progress Forward::finish_layer(Session& session, const Monitor& monitor) {
   TokenStream& stream = session.stream;
   PrefillCursor& at = *session.prefill;
   const ModelConfig& config = model_.config();
+  monitor.check();
   const StreamPlan plan =
       session.compressor.end_layer({.ops = ops_,
                                     .shape = config.shape,
@@ -298,23 +327,29 @@ Progress Forward::finish_layer(Session& session) {
   reroute(session, plan);
   if (at.layer < config.shape.layers) return Progress::more;
 
-  finish_logits(session);
+  finish_logits(session, monitor);
   if (session.policy->probe) return next_round(session);
+  return finish_prompt(session);
+}
+
+Progress Forward::finish_prompt(Session& session) {
   session.compressor.end_prompt(session.observer);
+  session.logits = std::move(session.prefill->logits);
   session.prefill.reset();
   session.release_stream();
   return Progress::done;
 }
 
-void Forward::finish_logits(Session& session) {
+void Forward::finish_logits(Session& session, const Monitor& monitor) {
   TokenStream& stream = session.stream;
   const int vocab = model_.config().vocab;
-  session.logits.resize(vocab);
-  const Mat logits = Mat::packed(session.logits.data(), {1, vocab});
+  session.prefill->logits.resize(vocab);
+  const Mat logits = Mat::packed(session.prefill->logits.data(), {1, vocab});
   if (stream.each_logits) {
     for (int first = 0; first < stream.rows(); first += kLogitRows) {
       const int rows = std::min(kLogitRows, stream.rows() - first);
       const Mat part = rows_of(a_.logits, 0, rows);
+      monitor.check();
       unembed(rows_of(stream.hidden, first, rows), part);
       for (int r = 0; r < rows; ++r) stream.each_logits(first + r, part.row(r));
     }

@@ -60,10 +60,7 @@ Progress Forward::next_round(Session& session) {
     session.stream.run = probe.run(tokens, at.round);
     return Progress::more;
   }
-  session.compressor.end_prompt(session.observer);
-  session.prefill.reset();
-  session.release_stream();
-  return Progress::done;
+  return finish_prompt(session);
 }
 
 bool Forward::begin_round(Session& session) {
@@ -107,14 +104,14 @@ bool Forward::begin_round(Session& session) {
   return true;
 }
 
-Progress Forward::probe_tile(Session& session) {
+Progress Forward::probe_tile(Session& session, const Monitor& monitor) {
   TokenStream& stream = session.stream;
   PrefillCursor& at = *session.prefill;
   if (!stream.memory && !begin_round(session)) return Progress::starved;
 
   const KvShape& s = model_.config().shape;
   const int rows = std::min(tile_rows_, stream.rows() - at.row);
-  project_tile(session, at.row, rows, true);
+  project_tile(session, at.row, rows, true, monitor);
   const Mat x{
       stream.hidden.data + at.row * stream.hidden.stride[0], {rows, s.width}, stream.hidden.stride};
   ops_.row_norms({x.data, {1, rows, s.width}, {rows * x.stride[0], x.stride[0], 1}},
@@ -125,9 +122,8 @@ Progress Forward::probe_tile(Session& session) {
     q.data += at.row * q.stride[0];
     q.dim[0] = rows;
     const Cube attended = heads(a_.attended, rows, s.query_heads);
-    attend_tile(session, q, at.row, attended);
-    attention_out(at.layer, attended, x);
-    feed_forward(at.layer, x);
+    attend_tile(session, q, at.row, attended, monitor);
+    finish_tile(at.layer, attended, x, monitor);
   }
   at.row += rows;
   if (at.row < stream.rows()) return Progress::more;

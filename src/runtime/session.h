@@ -46,9 +46,10 @@ struct TokenStream {
 struct PrefillCursor {
   int layer = 0;
   int row = 0;
-  bool looked = false;  // at the layer's queries and keys, by a TileReader
-  int round = -1;       // of the probe; -1: the prompt itself
-  bool begun = false;   // something may be in the store
+  bool looked = false;        // at the layer's queries and keys, by a TileReader
+  int round = -1;             // of the probe; -1: the prompt itself
+  bool begun = false;         // something may be in the store
+  std::vector<float> logits;  // of the last token; the session's when all is done
 };
 
 struct Session {
