@@ -1,8 +1,7 @@
 // What sessions promise whatever the model: how a prompt is cut, who runs beside it and what was
 // asked before must not change a bit of what it answers.
-#include <cstring>
+#include <cmath>
 #include <gtest/gtest.h>
-#include <map>
 
 #include "backend/cpu_backend.h"
 #include "base/error.h"
@@ -10,57 +9,19 @@
 #include "runtime/engine.h"
 #include "runtime/forward.h"
 #include "support/tiny_model.h"
+#include "support/tiny_sessions.h"
 
-namespace pith {
+namespace pith::test {
 namespace {
-
-using test::tiny_model;
-using test::tiny_tokens;
-
-class Models {
- public:
-  static std::shared_ptr<const Model> get(const std::string& name) {
-    static std::map<std::string, std::shared_ptr<const Model>> loaded;
-    auto& model = loaded[name];
-    if (!model) model = Model::load(test::write_tiny_model(tiny_model(name)));
-    return model;
-  }
-};
 
 std::vector<std::string> names() {
   std::vector<std::string> names;
-  for (const test::TinyModel& m : test::tiny_models()) names.push_back(m.name);
+  for (const TinyModel& m : tiny_models()) names.push_back(m.name);
   return names;
 }
 
 EngineOptions options(int threads, int tile_rows = 512, size_t cache_bytes = size_t{256} << 20) {
-  return {.threads = threads, .cache_bytes = cache_bytes, .tile_rows = tile_rows};
-}
-
-// Logits after the prompt and after each of `steps` greedy tokens, one after the other.
-std::vector<float> answer(Engine& engine, Session& session, std::span<const int32_t> prompt,
-                          int steps) {
-  engine.prefill(session, prompt);
-  std::vector<float> all = session.logits;
-  Session* const one = &session;
-  for (int i = 0; i < steps; ++i) {
-    const auto best = std::max_element(session.logits.begin(), session.logits.end());
-    const auto token = static_cast<int32_t>(best - session.logits.begin());
-    engine.decode({&one, 1}, {&token, 1});
-    all.insert(all.end(), session.logits.begin(), session.logits.end());
-  }
-  return all;
-}
-
-std::vector<float> answer(const std::string& model, const EngineOptions& how,
-                          const std::string& spec, std::span<const int32_t> prompt, int steps) {
-  Engine engine(Models::get(model), how);
-  const auto session = engine.open(spec);
-  return answer(engine, *session, prompt, steps);
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  return tiny_options(threads, tile_rows, cache_bytes);
 }
 
 class EveryArchitecture : public ::testing::TestWithParam<std::string> {};
@@ -72,37 +33,9 @@ TEST_P(EveryArchitecture, AnswersTheSameHoweverThePromptIsCutIntoTiles) {
     EXPECT_TRUE(same_bits(whole, answer(GetParam(), options(1, tile), "full", prompt, 4))) << tile;
 }
 
-TEST_P(EveryArchitecture, AnswersTheSameWithOneThreadAndWithTwo) {
-  const auto prompt = tiny_tokens(tiny_model(GetParam()), 150);
-  for (const char* spec : {"full", "snapkv:budget=40", "fastkv:budget=0.2"})
-    EXPECT_TRUE(same_bits(answer(GetParam(), options(1), spec, prompt, 6),
-                          answer(GetParam(), options(2), spec, prompt, 6)))
-        << spec;
-}
-
-TEST_P(EveryArchitecture, WithABudgetOfThePromptEveryMethodIsTheFullCacheBitForBit) {
-  const auto prompt = tiny_tokens(tiny_model(GetParam()), 150);
-  const auto full = answer(GetParam(), options(2), "full", prompt, 6);
-  for (const char* spec : {"snapkv:budget=1.0", "snapkv:budget=150", "knorm:budget=1.0",
-                           "streaming_llm:budget=4096", "fastkv:tsp_rate=1,budget=1.0"})
-    EXPECT_TRUE(same_bits(full, answer(GetParam(), options(2), spec, prompt, 6))) << spec;
-}
-
-TEST_P(EveryArchitecture, WithCodedPagesTooABudgetOfThePromptIsTheFullCacheOfThatFormat) {
-  const auto prompt = tiny_tokens(tiny_model(GetParam()), 150);
-  for (const std::string format : {"q8", "bf16"}) {
-    const auto full = answer(GetParam(), options(2), "full:cache=" + format, prompt, 6);
-    for (const char* spec :
-         {"snapkv:budget=1.0", "knorm:budget=150", "fastkv:tsp_rate=1,budget=1.0"})
-      EXPECT_TRUE(same_bits(
-          full, answer(GetParam(), options(1), std::string(spec) + ",cache=" + format, prompt, 6)))
-          << spec << " " << format;
-  }
-}
-
 TEST_P(EveryArchitecture, CodedPagesAnswerNearlyLikePlainOnes) {
   const auto prompt = tiny_tokens(tiny_model(GetParam()), 150);
-  Engine engine(Models::get(GetParam()), options(1));
+  Engine engine(loaded_tiny_model(GetParam()), options(1));
   const auto logits = [&](const char* spec) {
     const auto session = engine.open(spec);
     engine.prefill(*session, prompt);
@@ -128,98 +61,13 @@ TEST_P(EveryArchitecture, CodedPagesAnswerNearlyLikePlainOnes) {
   EXPECT_LT(distance(logits("full:cache=bf16")), 5e-3);
 }
 
-TEST_P(EveryArchitecture, RunsPromptsOfOneTokenOfLessThanTheWindowAndOfOnePage) {
-  for (int tokens : {1, 5, 32, 33}) {
-    const auto prompt = tiny_tokens(tiny_model(GetParam()), tokens);
-    for (const char* spec : {"full", "snapkv:budget=8,window=4", "knorm:budget=0.5",
-                             "streaming_llm:budget=16", "fastkv:budget=0.1"})
-      for (float x : answer(GetParam(), options(1), spec, prompt, 3))
-        ASSERT_TRUE(std::isfinite(x)) << spec << " with " << tokens << " tokens";
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(Session, EveryArchitecture, ::testing::ValuesIn(names()),
                          [](const auto& info) { return info.param; });
-
-TEST(Session, TwoInterleavedAnswerLikeEachAlone) {
-  const auto a = tiny_tokens(tiny_model("llama"), 120, 1),
-             b = tiny_tokens(tiny_model("llama"), 90, 2);
-  for (const char* spec :
-       {"full", "snapkv:budget=40", "streaming_llm:budget=32", "fastkv:budget=0.15"}) {
-    const auto alone_a = answer("llama", options(2), spec, a, 5);
-    const auto alone_b = answer("llama", options(2), "knorm:budget=40", b, 5);
-    Engine engine(Models::get("llama"), options(2));
-    const auto first = engine.open(spec), second = engine.open("knorm:budget=40");
-    engine.prefill(*first, a);
-    engine.prefill(*second, b);
-    std::vector<float> got_a = first->logits, got_b = second->logits;
-    for (int i = 0; i < 5; ++i) {
-      Session* const both[] = {first.get(), second.get()};
-      int32_t tokens[2];
-      for (int s = 0; s < 2; ++s)
-        tokens[s] =
-            static_cast<int32_t>(std::max_element(both[s]->logits.begin(), both[s]->logits.end()) -
-                                 both[s]->logits.begin());
-      engine.decode(both, tokens);
-      got_a.insert(got_a.end(), first->logits.begin(), first->logits.end());
-      got_b.insert(got_b.end(), second->logits.begin(), second->logits.end());
-    }
-    EXPECT_TRUE(same_bits(alone_a, got_a)) << spec;
-    EXPECT_TRUE(same_bits(alone_b, got_b)) << spec;
-  }
-}
-
-TEST(Session, TwoPromptsThatTakeTurnsByTileAnswerLikeEachAlone) {
-  const auto model = Models::get("gemma2");
-  const auto backend = make_cpu_backend(2);
-  PagePool pool(size_t{256} << 20);
-  Forward forward(*model, *backend, 16);
-  const auto a = tiny_tokens(tiny_model("gemma2"), 130, 1),
-             b = tiny_tokens(tiny_model("gemma2"), 75, 2);
-  for (const char* spec : {"full", "snapkv:budget=40", "fastkv:budget=0.15"}) {
-    const KvShape& shape = model->config().shape;
-    Session first(shape, make_policy(spec, shape), pool, {}),
-        second(shape, make_policy("snapkv:budget=0.5", shape), pool, {});
-    first.feed(a);
-    second.feed(b);
-    while (first.prefill || second.prefill)
-      for (Session* session : {&first, &second})
-        if (session->prefill) {
-          ASSERT_NE(forward.prefill_tile(*session), Progress::starved);
-        }
-    EXPECT_TRUE(same_bits(first.logits, answer("gemma2", options(2), spec, a, 0))) << spec;
-    EXPECT_TRUE(same_bits(second.logits, answer("gemma2", options(2), "snapkv:budget=0.5", b, 0)));
-  }
-}
-
-TEST(Session, AForkContinuesLikeItsOriginalAndNeitherDisturbsTheOther) {
-  Engine engine(Models::get("llama"), options(1));
-  const auto prompt = tiny_tokens(tiny_model("llama"), 100);
-  for (const char* spec :
-       {"full", "snapkv:budget=40", "streaming_llm:budget=40", "knorm:budget=0.3"}) {
-    const auto session = engine.open(spec);
-    engine.prefill(*session, prompt);
-    const auto fork = session->fork(), other = session->fork();
-    const auto run = [&](Session& s, int32_t token) {
-      std::vector<float> all;
-      Session* const one = &s;
-      for (int i = 0; i < 40; ++i) {
-        engine.decode({&one, 1}, {&token, 1});
-        all.insert(all.end(), s.logits.begin(), s.logits.end());
-      }
-      return all;
-    };
-    const auto a = run(*session, 70), b = run(*other, 91), c = run(*fork, 70);
-    EXPECT_TRUE(same_bits(a, c)) << spec;
-    EXPECT_FALSE(same_bits(a, b)) << spec;
-  }
-  EXPECT_EQ(engine.pool().used_bytes(), 0u);
-}
 
 TEST(Session, ASecondTurnSeesTheFirst) {
   // With the full cache in f32, two turns are one prompt.
   const auto prompt = tiny_tokens(tiny_model("llama"), 120);
-  Engine engine(Models::get("llama"), options(1));
+  Engine engine(loaded_tiny_model("llama"), options(1));
   const auto whole = engine.open("full:cache=f32"), turns = engine.open("full:cache=f32");
   engine.prefill(*whole, prompt);
   engine.prefill(*turns, std::span(prompt).first(50));
@@ -230,7 +78,7 @@ TEST(Session, ASecondTurnSeesTheFirst) {
 }
 
 TEST(Session, TheBatchThatATokenIsDecodedInDoesNotChangeItsLogits) {
-  Engine engine(Models::get("qwen2"), options(2));
+  Engine engine(loaded_tiny_model("qwen2"), options(2));
   const auto prompt = tiny_tokens(tiny_model("qwen2"), 60);
   const auto first = engine.open("full");
   engine.prefill(*first, prompt);
@@ -251,18 +99,8 @@ TEST(Session, TheBatchThatATokenIsDecodedInDoesNotChangeItsLogits) {
   }
 }
 
-TEST(Session, GivesBackEveryByteWhenItEnds) {
-  Engine engine(Models::get("gemma2"), options(1));
-  for (const char* spec : {"full", "snapkv:budget=40", "fastkv:budget=0.2"}) {
-    const auto session = engine.open(spec);
-    answer(engine, *session, tiny_tokens(tiny_model("gemma2"), 200), 40);
-    EXPECT_GT(engine.pool().used_bytes(), 0u) << spec;
-  }
-  EXPECT_EQ(engine.pool().used_bytes(), 0u);
-}
-
 TEST(Session, HoldsNoMoreThanItsBudgetPlusWhatItGenerated) {
-  Engine engine(Models::get("llama"), options(1));
+  Engine engine(loaded_tiny_model("llama"), options(1));
   const auto session = engine.open("snapkv:budget=40");
   answer(engine, *session, tiny_tokens(tiny_model("llama"), 300), 10);
   const KvShape& shape = engine.model().config().shape;
@@ -271,7 +109,7 @@ TEST(Session, HoldsNoMoreThanItsBudgetPlusWhatItGenerated) {
 }
 
 TEST(Session, AStreamingCacheStaysAtItsBudgetWhileGenerating) {
-  Engine engine(Models::get("llama"), options(1));
+  Engine engine(loaded_tiny_model("llama"), options(1));
   const auto session = engine.open("streaming_llm:budget=48");
   answer(engine, *session, tiny_tokens(tiny_model("llama"), 100), 60);
   EXPECT_EQ(session->store->at(1, 0).rows(), 48);
@@ -281,7 +119,7 @@ TEST(Session, AStreamingCacheStaysAtItsBudgetWhileGenerating) {
 }
 
 TEST(Session, APromptThatDoesNotFitIsRefusedAndLosesNothing) {
-  Engine engine(Models::get("llama"), options(1, 64, 200 << 10));
+  Engine engine(loaded_tiny_model("llama"), options(1, 64, 200 << 10));
   const auto session = engine.open("full");
   engine.prefill(*session, tiny_tokens(tiny_model("llama"), 100));
   const auto before = session->logits;
@@ -302,7 +140,7 @@ TEST(Session, APromptThatDoesNotFitIsRefusedAndLosesNothing) {
 }
 
 TEST(Session, TheLimitIsNeverExceeded) {
-  Engine engine(Models::get("llama"), options(2, 64, 600 << 10));
+  Engine engine(loaded_tiny_model("llama"), options(2, 64, 600 << 10));
   const auto session = engine.open("snapkv:budget=0.1");
   answer(engine, *session, tiny_tokens(tiny_model("llama"), 800), 20);
   EXPECT_LE(engine.pool().peak_bytes(), engine.pool().limit_bytes());
@@ -316,7 +154,7 @@ TEST(Session, AnInterruptedPromptLeavesTheSessionAsItWas) {
    private:
     mutable int asked_ = 0;
   };
-  Engine engine(Models::get("llama"), options(1, 16));
+  Engine engine(loaded_tiny_model("llama"), options(1, 16));
   const auto session = engine.open("full");
   StopAfter stop;
   EXPECT_THROW(engine.prefill(*session, tiny_tokens(tiny_model("llama"), 200), stop), Error);
@@ -328,7 +166,7 @@ TEST(Session, AnInterruptedPromptLeavesTheSessionAsItWas) {
 }
 
 TEST(Session, ATokenOutsideTheVocabularyIsRefused) {
-  Engine engine(Models::get("llama"), options(1));
+  Engine engine(loaded_tiny_model("llama"), options(1));
   const auto session = engine.open("full");
   const std::vector<int32_t> bad = {1, 100000};
   EXPECT_THROW(engine.prefill(*session, bad), Error);
@@ -337,7 +175,7 @@ TEST(Session, ATokenOutsideTheVocabularyIsRefused) {
 }
 
 TEST(Session, LogitsOfAllRowsEndWithThoseOfTheLast) {
-  Engine engine(Models::get("qwen3"), options(1));
+  Engine engine(loaded_tiny_model("qwen3"), options(1));
   const auto prompt = tiny_tokens(tiny_model("qwen3"), 70);
   const auto session = engine.open("full");
   int rows = 0;
@@ -352,4 +190,4 @@ TEST(Session, LogitsOfAllRowsEndWithThoseOfTheLast) {
 }
 
 }  // namespace
-}  // namespace pith
+}  // namespace pith::test
