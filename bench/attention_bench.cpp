@@ -13,7 +13,7 @@
 
 #include "backend/cpu_backend.h"
 #include "base/random.h"
-#include "bench/roofline.h"
+#include "base/roofline.h"
 #include "kernels/kernels.h"
 
 namespace pith {
@@ -25,10 +25,10 @@ using Counter = benchmark::Counter;
 
 // `ops` and `bytes` are of the whole run.
 void count_work(benchmark::State& state, double ops, double bytes) {
-  const bench::Roofline& roof = bench::roofline(static_cast<int>(state.range(2)));
+  const Roofline& roof = roofline(static_cast<int>(state.range(2)));
   state.counters["Gop/s"] = Counter(ops * 1e-9, Counter::kIsRate);
   state.counters["of_flops"] = Counter(ops / roof.flops, Counter::kIsRate);
-  if (bytes > 0) state.counters["of_bytes"] = Counter(bytes / roof.bytes, Counter::kIsRate);
+  if (bytes > 0) state.counters["of_bytes"] = Counter(bytes / roof.read_bytes, Counter::kIsRate);
 }
 
 std::vector<float> numbers(int64_t count, uint64_t seed) {

@@ -13,7 +13,7 @@
 
 #include "backend/cpu_backend.h"
 #include "base/random.h"
-#include "bench/roofline.h"
+#include "base/roofline.h"
 #include "tensor/half.h"
 #include "tensor/view.h"
 
@@ -62,8 +62,8 @@ void run(benchmark::State& state, DType dtype, MatmulForm form) {
   };
   state.counters["Gop/s"] = rate(ops * 1e-9);
   state.counters["GB/s"] = rate(bytes * 1e-9);
-  state.counters["peak"] = rate(ops / (coded ? bound.ops : bound.flops));
-  state.counters["memory"] = rate(bytes / bound.bytes);
+  state.counters["peak"] = rate(ops / (coded ? bound.byte_ops : bound.flops));
+  state.counters["memory"] = rate(bytes / bound.read_bytes);
 }
 
 const bool registered = [] {

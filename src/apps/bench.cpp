@@ -7,6 +7,7 @@
 #include <memory>
 #include <numeric>
 
+#include "apps/bench_bound.h"
 #include "apps/command.h"
 #include "apps/engine_arguments.h"
 #include "apps/process_memory.h"
@@ -17,6 +18,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/random.h"
+#include "base/roofline.h"
 #include "convert/synthesize.h"
 #include "kernels/kernels.h"
 #include "policy/registry.h"
@@ -31,6 +33,7 @@ struct BenchOptions {
   std::string prompts = "512", generations = "128", depths = "0", threads = "0";
   int repetitions = 5, tile_rows = 512;
   bool made_up = false;  // the depth
+  bool no_bound = false;
   uint64_t memory = 0, seed = 1;
   std::vector<std::string> specs;
 };
@@ -67,6 +70,7 @@ struct Result {
   size_t cache_bytes = 0;       // held at the end
   size_t allocator_peak = 0;    // pool and scratch of the forward pass
   size_t resident_peak = 0;     // of the process, without the weights
+  Work work;                    // of the timed part
 };
 
 double median(std::vector<double> x) {
@@ -116,10 +120,15 @@ Result run(Engine& engine, const Test& test, const std::string& spec, const Benc
     if (test.prompt == 0 && test.depth == 0) engine.prefill(*session, all.first(1), monitor);
     const Stopwatch watch;
     if (test.prompt > 0) {
+      PromptWork work(engine.model(), engine.options().matmul);
+      session->observer = &work;
       engine.prefill(*session, all.subspan(static_cast<size_t>(test.depth)), monitor);
+      session->observer = nullptr;
+      result.work = work.work();
       if (!options.made_up) ttfts.push_back(before + watch.seconds());
     } else {
       Session* const one = session.get();
+      result.work = {};
       if (test.depth > 0 && !options.made_up) ttfts.push_back(before);
       for (int i = 0; i < test.generate; ++i) {
         monitor.check();
@@ -127,6 +136,10 @@ Result run(Engine& engine, const Test& test, const std::string& spec, const Benc
         const auto token = static_cast<int32_t>(std::ranges::max_element(session->logits) -
                                                 session->logits.begin());
         engine.decode({&one, 1}, {&token, 1});
+        // Rows come one by one, so the middle token stands for all.
+        if (i == test.generate / 2)
+          result.work = token_work(engine.model(), engine.options().matmul, *session->store,
+                                   session->policy->store.k, !session->policy->reader);
       }
     }
     result.seconds.push_back(watch.seconds());
@@ -140,7 +153,18 @@ Result run(Engine& engine, const Test& test, const std::string& spec, const Benc
 }
 
 bool is_format(const std::string& output) {
-  return output == "md" || output == "json" || output == "jsonl" || output == "csv";
+  return output == "md" || output == "json" || output == "jsonl" || output == "csv" ||
+         output == "sql";
+}
+
+std::string roof_text(const Roofline& roof, int threads) {
+  const std::string arithmetic =
+      roof.flops > 0
+          ? fmt::format(" {:.0f} Gop/s of floats, {:.0f} of 16-bit and {:.0f} of 8-bit integers,",
+                        roof.flops / 1e9, roof.word_ops / 1e9, roof.byte_ops / 1e9)
+          : "";
+  return fmt::format("\nMeasured here with {} thread{}:{} {:.1f} GB/s read from memory.\n", threads,
+                     threads == 1 ? "" : "s", arithmetic, roof.read_bytes / 1e9);
 }
 
 // A model file, or random weights in memory, which live as long as the model.
@@ -176,7 +200,7 @@ int run_bench(const BenchOptions& options) {
   if (!is_format(options.output)) {
     if (options.geometry.empty() || !options.output.ends_with(".gguf"))
       throw Error(Errc::bad_option,
-                  "-o is md, json, jsonl or csv, or with --geometry a FILE.gguf "
+                  "-o is md, json, jsonl, csv or sql, or with --geometry a FILE.gguf "
                   "to write, not '" +
                       options.output + "'");
     write_geometry(options.geometry, format, options.output, options.seed, bar);
@@ -207,10 +231,14 @@ int run_bench(const BenchOptions& options) {
                {"test", "test", false},
                {"tokens_per_second", "t/s"},
                {"tokens_per_second_stddev", "+-"},
+               {"bound_tokens_per_second", "bound"},
+               {"bound_share", "of bound"},
+               {"bound_by", "by", false},
                {"ttft_seconds", "TTFT"},
                {"cache_bytes", "cache"},
                {"allocator_peak_bytes", "peak (allocator)"},
                {"resident_peak_bytes", "peak RSS - weights"}});
+  std::string roofs;  // for people
   for (int threads : numbers("-t", options.threads)) {
     // What the process holds besides the model: its code and the libraries' state.
     const size_t resident_before = resident_bytes();
@@ -223,6 +251,9 @@ int run_bench(const BenchOptions& options) {
       const auto session = engine.open("full");
       engine.prefill(*session, random_tokens(32, config.vocab, options.seed), bar);
     }
+    const int count = engine.backend().threads().count();
+    const Roofline* const roof = options.no_bound ? nullptr : &roofline(count);
+    if (roof) roofs += roof_text(*roof, count);
     for (const std::string& spec : options.specs)
       for (const Test& test : tests) {
         const Result r = run(engine, test, spec, options, resident_before, bar);
@@ -238,23 +269,31 @@ int run_bench(const BenchOptions& options) {
             speeds.size() > 1 ? std::sqrt(square / static_cast<double>(speeds.size() - 1)) : 0;
         const double middle = median(speeds);
         const size_t weights = model->weight_bytes();
-        const int count = engine.backend().threads().count();
-        table.add({{config.name},
-                   {bytes_text(weights), std::to_string(weights)},
-                   {spec},
-                   {std::string(active_kernels().name)},
-                   {std::to_string(count)},
-                   {test.name()},
-                   {fixed_text(middle, 2), fmt::format("{:.4f}", middle)},
-                   {fixed_text(deviation, 2), fmt::format("{:.4f}", deviation)},
-                   {r.ttft_seconds > 0 ? duration_text(r.ttft_seconds) : "",
-                    r.ttft_seconds > 0 ? fmt::format("{:.4f}", r.ttft_seconds) : "null"},
-                   {bytes_text(r.cache_bytes), std::to_string(r.cache_bytes)},
-                   {bytes_text(r.allocator_peak), std::to_string(r.allocator_peak)},
-                   {bytes_text(r.resident_peak), std::to_string(r.resident_peak)}});
+        const Bound bound = roof ? bound_of(r.work, *roof) : Bound{};
+        // Work of a generation is one token's.
+        const double most = bound.seconds > 0 ? std::max(test.prompt, 1) / bound.seconds : 0;
+        table.add(
+            {{config.name},
+             {bytes_text(weights), std::to_string(weights)},
+             {spec},
+             {std::string(active_kernels().name)},
+             {std::to_string(count)},
+             {test.name()},
+             {fixed_text(middle, 2), fmt::format("{:.4f}", middle)},
+             {fixed_text(deviation, 2), fmt::format("{:.4f}", deviation)},
+             {most > 0 ? fixed_text(most, 2) : "", most > 0 ? fmt::format("{:.4f}", most) : ""},
+             {most > 0 ? fmt::format("{:.0f} %", 100 * middle / most) : "",
+              most > 0 ? fmt::format("{:.4f}", middle / most) : ""},
+             {std::string(bound.by)},
+             {r.ttft_seconds > 0 ? duration_text(r.ttft_seconds) : "",
+              r.ttft_seconds > 0 ? fmt::format("{:.4f}", r.ttft_seconds) : ""},
+             {bytes_text(r.cache_bytes), std::to_string(r.cache_bytes)},
+             {bytes_text(r.allocator_peak), std::to_string(r.allocator_peak)},
+             {bytes_text(r.resident_peak), std::to_string(r.resident_peak)}});
       }
   }
-  table.print(stdout, options.output);
+  table.print(stdout, options.output, "pith_bench");
+  if (options.output == "md") fmt::print("{}", roofs);
   return 0;
 }
 
@@ -267,6 +306,10 @@ const Command kBenchCommand = {
     "TTFT is the time from the first token of the depth to the last of the prompt. The allocator's "
     "peak counts everything a session held at once and the scratch of the forward pass; the "
     "system's figure beside it is the process's peak without the weights.\n\n"
+    "The bound is how fast this machine could be at most, by the multiply-adds and the bytes of "
+    "weights and cache that a test cannot do without, over the arithmetic and the memory speed "
+    "that "
+    "are measured in the same run. Work that a method saves is not counted.\n\n"
     "--geometry makes random weights of a known shape, in memory, or as a file with -o FILE.gguf "
     "that other GGUF engines load too.",
     "$ pith bench -m model.gguf -p 512 -n 128 -d 0,4096 -t 2\n"
@@ -295,13 +338,15 @@ const Command kBenchCommand = {
       arguments.option("-b,--tile", o->tile_rows, "N", "prompt rows that run together")
           .between(1, 8192);
       declare_matmul(arguments, o->matmul);
+      arguments.flag("--no-bound", o->no_bound,
+                     "leave out the bound, whose measurement takes about a second");
       arguments.option("--kv", o->specs, "SPEC", "methods to compare")
           .completes(Complete::method)
           .shows("full");
       arguments.bytes("--kv-memory", o->memory, "hard limit of all cache memory");
       arguments.option("--seed", o->seed, "N", "of weights and tokens");
       arguments.option("-o,--output", o->output, "FORMAT",
-                       "md, json, jsonl or csv; or FILE.gguf with --geometry");
+                       "md, json, jsonl, csv or sql; or FILE.gguf with --geometry");
       return [o] {
         if (o->specs.empty()) o->specs = {"full"};
         return run_bench(*o);

@@ -26,6 +26,12 @@ std::string csv_field(const std::string& text) {
   return quoted + "\"";
 }
 
+std::string sql_text(const std::string& text) {
+  std::string quoted = "'";
+  for (char c : text) quoted += c == '\'' ? "''" : std::string(1, c);
+  return quoted + "'";
+}
+
 }  // namespace
 
 void Table::add(std::vector<Cell> row) {
@@ -33,7 +39,7 @@ void Table::add(std::vector<Cell> row) {
   rows_.push_back(std::move(row));
 }
 
-void Table::print(std::FILE* to, std::string_view format) const {
+void Table::print(std::FILE* to, std::string_view format, std::string_view name) const {
   if (format == "md") {
     std::vector<size_t> widths;
     for (size_t c = 0; c < columns_.size(); ++c) {
@@ -62,6 +68,23 @@ void Table::print(std::FILE* to, std::string_view format) const {
       for (size_t c = 0; c < columns_.size(); ++c)
         fmt::print(to, "{}{}", c ? "," : "", csv_field(row[c].value));
       fmt::print(to, "\n");
+    }
+  } else if (format == "sql") {
+    std::string declared, keys;
+    for (const Column& column : columns_) {
+      const char* const comma = keys.empty() ? "" : ", ";
+      declared += comma + column.key + (column.number ? " NUMERIC" : " TEXT");
+      keys += comma + column.key;
+    }
+    fmt::print(to, "CREATE TABLE IF NOT EXISTS {} ({});\n", name, declared);
+    for (const auto& row : rows_) {
+      std::string values;
+      for (size_t c = 0; c < columns_.size(); ++c) {
+        const std::string& value = row[c].value;
+        values += c ? ", " : "";
+        values += !columns_[c].number ? sql_text(value) : value.empty() ? "NULL" : value;
+      }
+      fmt::print(to, "INSERT INTO {} ({}) VALUES ({});\n", name, keys, values);
     }
   } else {
     auto all = nlohmann::ordered_json::array();

@@ -1,4 +1,5 @@
-// Results as a table for people (md), programs (json, jsonl) or spreadsheets (csv).
+// Results as a table for people (md), programs (json, jsonl), spreadsheets (csv) or a database
+// (sql).
 #pragma once
 
 #include <cstdio>
@@ -25,8 +26,9 @@ class Table {
 
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
   void add(std::vector<Cell> row);
-  // format: "md", "json", "jsonl" or "csv".
-  void print(std::FILE* to, std::string_view format) const;
+  // format: "md", "json", "jsonl", "csv" or "sql": statements that make the table `name` where
+  // there is none, and add the rows.
+  void print(std::FILE* to, std::string_view format, std::string_view name = "results") const;
 
  private:
   std::vector<Column> columns_;

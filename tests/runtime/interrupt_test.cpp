@@ -3,60 +3,19 @@
 #include <algorithm>
 #include <gtest/gtest.h>
 
-#include "backend/cpu_backend.h"
 #include "base/error.h"
-#include "base/parallel.h"
 #include "policy/registry.h"
 #include "runtime/engine.h"
 #include "runtime/forward.h"
+#include "support/meter_backend.h"
 #include "support/tiny_model.h"
 
 namespace pith::test {
 namespace {
 
-// Counts the multiply-adds it is asked for and does none of them.
-class Meter final : public Backend {
- public:
-  int64_t products = 0;     // since somebody set it to 0
-  int64_t widest_tile = 0;  // rows of one product
-
-  std::string_view name() const override { return "meter"; }
-  const Threads& threads() const override { return real_->threads(); }
-  std::unique_ptr<Buffer> allocate(size_t bytes) override { return real_->allocate(bytes); }
-  void matmul(ConstMat x, const WeightMatrix& w, Mat) override {
-    products += x.dim[0] * w.rows * w.cols;
-    widest_tile = std::max(widest_tile, x.dim[0]);
-  }
-  void attend(const DenseAttention& job) override {
-    const int64_t rows = job.q.dim[0];
-    int64_t seen = rows * job.first_row + rows * (rows + 1) / 2;
-    for (const PagedHead& head : job.cached) seen += rows * head.rows() / job.k.dim[0];
-    products += 2 * seen * job.q.dim[1] * job.q.dim[2];
-  }
-
-  void embed(const WeightMatrix&, std::span<const int32_t>, float, Mat) override {}
-  void rms_norm(ConstMat, std::span<const float>, float, Mat) override {}
-  void layer_norm(ConstMat, std::span<const float>, std::span<const float>, float, Mat) override {}
-  void rope(Cube, std::span<const int32_t>, const Rope&, int) override {}
-  void gate(Gate, ConstMat, ConstMat, Mat) override {}
-  void gelu(ConstMat, Mat) override {}
-  void add(ConstMat, Mat) override {}
-  void add_row(std::span<const float>, Mat) override {}
-  void clamp(float, Mat) override {}
-  void softcap(float, Mat) override {}
-  void gather(ConstMat, std::span<const int32_t>, Mat) override {}
-  void attend(std::span<const HeadAttention>) override {}
-  void window_mass(const WindowMass&) override {}
-  void row_norms(ConstCube, Mat) override {}
-  ConstMat to_host(ConstMat x) override { return x; }
-
- private:
-  std::unique_ptr<Backend> real_ = make_cpu_backend(1);
-};
-
 class Asked final : public Monitor {
  public:
-  explicit Asked(Meter& meter) : meter_(meter) {}
+  explicit Asked(MeterBackend& meter) : meter_(meter) {}
   bool stopped() const override {
     ++times;
     longest = std::max(longest, meter_.products);
@@ -67,7 +26,7 @@ class Asked final : public Monitor {
   mutable int64_t longest = 0;  // multiply-adds between two questions
 
  private:
-  Meter& meter_;
+  MeterBackend& meter_;
 };
 
 class StopAfter final : public Monitor {
@@ -95,7 +54,7 @@ const std::shared_ptr<const Model>& wide_model() {
 // How often a monitor was asked in the last tile of a layer of such a prompt; what no step exceeds
 // is checked on the way.
 int questions_of_the_last_tile(int tokens, int tile_rows) {
-  Meter meter;
+  MeterBackend meter;
   Asked monitor(meter);
   PagePool pool(size_t{1} << 30);
   Forward forward(*wide_model(), meter, tile_rows);
