@@ -74,8 +74,9 @@ foreach(folder ${folders})
     target_link_libraries(${folder}_tests PRIVATE pith_flags pith_test_flags ${helpers} ${linked}
                                                   GTest::gmock_main rapidcheck)
     target_compile_definitions(${folder}_tests PRIVATE PITH_TEST_DATA="${PITH_TEST_DATA}")
-    gtest_discover_tests(${folder}_tests PROPERTIES LABELS ${folder} DISCOVERY_MODE PRE_TEST
-                         DISCOVERY_TIMEOUT 60)
+    # Tests of a folder write files of the same names, so they run one after the other.
+    gtest_discover_tests(${folder}_tests PROPERTIES LABELS ${folder} RESOURCE_LOCK ${folder}
+                         DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60)
   endif()
   file(GLOB scripts CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/${folder}/*_test.sh)
   foreach(script ${scripts})

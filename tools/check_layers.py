@@ -30,7 +30,7 @@ BENCH = ["runtime", "methods", "convert"]  # the library, not the commands
 # tests/<room> may include what the room may know; a kernel's test needs no engine. These make a
 # model and run it, too. Files of tests/support count where they are included.
 RUNS_MODELS = {
-    "methods": ["runtime", "convert"],
+    "methods": ["calibrate", "convert"],
     "runtime": ["methods", "convert"],
     "calibrate": ["methods", "convert"],
     "convert": ["methods", "runtime"],

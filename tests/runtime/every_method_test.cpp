@@ -27,7 +27,9 @@ class EveryMethod : public ::testing::TestWithParam<std::string> {
   }
   std::string spec(const std::string& model, const std::string& budget,
                    bool neutral = false) const {
-    return spec_of(method_, budget, loaded_tiny_model(model)->config().shape, neutral);
+    std::string text = spec_of(method_, budget, loaded_tiny_model(model)->config().shape, neutral);
+    if (method_.name == "razor" && model == "mpt") text += ",form=alibi";
+    return text;
   }
   const Method& method_ = *find_method(GetParam());
 };
@@ -58,10 +60,21 @@ class Neutral : public EveryMethod {
     const auto prompt = tiny_tokens(tiny_model(model), 150);
     std::string text = spec(model, budget, true);
     text += (text.find(':') == std::string::npos ? ":cache=" : ",cache=") + cache;
-    std::vector<float>& full = answers[model + " " + cache];
-    if (full.empty()) full = answer(model, tiny_options(2), "full:cache=" + cache, prompt, 6);
-    EXPECT_TRUE(same_bits(full, answer(model, tiny_options(1), text, prompt, 6)))
-        << text << " on " << model;
+    std::vector<float> compressed;
+    int page_rows = 0;
+    try {
+      page_rows = make_policy(text, loaded_tiny_model(model)->config().shape)->store.page_rows;
+      compressed = answer(model, tiny_options(1), text, prompt, 6);
+    } catch (const Error& error) {  // routers refuse to act there
+      ASSERT_NE(std::string(error.what()).find("sliding window"), std::string::npos)
+          << error.what();
+      return;
+    }
+    // Weights of 8-bit rows are rounded page by page, so pages have to be alike.
+    const std::string plain = "full:cache=" + cache + ",page=" + std::to_string(page_rows);
+    std::vector<float>& full = answers[model + " " + plain];
+    if (full.empty()) full = answer(model, tiny_options(2), plain, prompt, 6);
+    EXPECT_TRUE(same_bits(full, compressed)) << text << " on " << model;
   }
 };
 
