@@ -1,9 +1,8 @@
 // The form of attend.inl.h whose products are sums of 16-bit integers: a multiply-add of pairs does
 // twice as many products as one of floats, and sums are exact. Queries have 13 bits, keys what is
 // left of 31 for the sum over dim (14 bits at 64, 13 at 128), values 12, each row with a unit of
-// its own; weights have 14 bits below the largest of their query and block. So the error is between
-// that of bf16 and that of f16 rows (docs/numerics.md), and nothing depends on rows that a query
-// does not see.
+// its own; weights have 14 bits below the largest of their query and block. docs/numerics.md has what
+// that costs. Nothing depends on rows that a query does not see.
 //
 //   logits = q k^T * unit of q * unit of k
 //   w = exp(logits - max of the block) * units of v, as integers below their largest
@@ -40,12 +39,11 @@ struct Int16Memory : ChunkMemory {
   float* w_unit;   // [kChunk]
   float* here;     // [kChunk] largest logit of the block
   float* share;    // [kChunk] of the block's weights in the state
-  float* total;    // [kChunk] sum of the exponentials
 };
 
 inline int64_t int16_scratch(int64_t rows, int dim) {
   return kAlign + line_up(rows * dim / 2) + line_up(rows) +
-         (dim + padded(dim) / 2 + 2) * kKeyBlock + kChunk * kKeyBlock / 2 + 4 * line_up(kChunk) +
+         (dim + padded(dim) / 2 + 2) * kKeyBlock + kChunk * kKeyBlock / 2 + 3 * line_up(kChunk) +
          kChunkFloats;
 }
 
@@ -78,8 +76,7 @@ inline void lay_out(const TileJob& job, Int16Memory& m) {
   m.w_unit = m.weights + kChunk * kKeyBlock / 2;
   m.here = m.w_unit + line_up(kChunk);
   m.share = m.here + line_up(kChunk);
-  m.total = m.share + line_up(kChunk);
-  lay_out_chunk(m.total + line_up(kChunk), m);
+  lay_out_chunk(m.share + line_up(kChunk), m);
   for (int64_t r = 0; r < rows; ++r)
     m.q_unit[r] =
         job.scale * code16(job.q + r / job.heads * job.q_row_stride + r % job.heads * job.dim,

@@ -99,7 +99,7 @@ class Calibrations : public ::testing::Test {
 
 TEST_F(Calibrations, FindExactlyTheHeadsOfTheRecallModelThatRetrieve) {
   Engine engine(recall_model(), options());
-  const HeadOptions small{.repeated = 250, .needles = 3, .tokens = 600};
+  const HeadOptions small{.repeated = 120, .needles = 2, .tokens = 300};
   const HeadFinding found = find_heads(engine, {}, small);
   EXPECT_EQ(found.retrieving, recall_retrieval_heads());
   for (size_t l = 0; l < 4; ++l)
