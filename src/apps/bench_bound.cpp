@@ -72,8 +72,8 @@ void PromptWork::attended(int layer, const DenseAttention& job) {
     for (int64_t row = job.first_row; row < next_row_; ++row) seen += rows_seen(job, h, row);
     if (!job.cached.empty()) seen += job.q.dim[0] * job.cached[static_cast<size_t>(h)].rows();
   }
-  const double products =
-      2.0 * static_cast<double>(seen * job.q.dim[1] / heads) * static_cast<double>(job.q.dim[2]);
+  const double products = 2.0 * static_cast<double>(seen) * static_cast<double>(job.q.dim[1]) /
+                          static_cast<double>(heads) * static_cast<double>(job.q.dim[2]);
   const bool words = job.int16 && form_ == MatmulForm::int8;
   (words ? work_.word_products : work_.float_products) += products;
 }
