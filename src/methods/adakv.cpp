@@ -45,6 +45,7 @@ const RegisterMethod adakv{{
     .name = "adakv",
     .summary = "let the heads of a layer compete for its rows",
     .source = "arXiv:2407.11550",
+    .family = "hybrid: budgets of layers and heads",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const double floor = o.ratio("floor", 0.2, "share of the mean that every head keeps");

@@ -89,6 +89,7 @@ const RegisterMethod chunkkv{{
     .name = "chunkkv",
     .summary = "keep rows in whole chunks of text, the same in all heads of a layer",
     .source = "arXiv:2502.00299",
+    .family = "selection: attention scores",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const int length = o.count("chunk", 20, "tokens of a chunk", 1, 1 << 20);

@@ -75,6 +75,7 @@ const RegisterMethod coverage{{
     .name = "coverage",
     .summary = "keep the fewest rows that hold a share of the attention of the last queries",
     .source = "this project; top-p as in arXiv:2502.20766 (FlexPrefill)",
+    .family = "hybrid: budgets of layers and heads",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const double mass = o.ratio("mass", 0.98, "share of the attention that stays");

@@ -68,6 +68,7 @@ const RegisterMethod criticalkv{{
     .name = "criticalkv",
     .summary = "keep rows by their votes and by what their values do to the output",
     .source = "arXiv:2502.03805",
+    .family = "selection: attention scores",
     .build =
         [](Options& o, const KvShape& shape, Policy& p) {
           p.vote = vote_options(o, {.window = 32, .width = 7, .pool = Pool::max});

@@ -58,6 +58,7 @@ const RegisterMethod dynamickv{{
     .name = "dynamickv",
     .summary = "let layers compete for rows; earlier ones give theirs back",
     .source = "arXiv:2412.14838",
+    .family = "hybrid: budgets of layers and heads",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const double most =

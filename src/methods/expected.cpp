@@ -181,6 +181,7 @@ const RegisterMethod expected{{
     .name = "expected",
     .summary = "keep what queries to come are expected to attend to",
     .source = "arXiv:2510.00636",
+    .family = "selection: attention scores",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           protect_options(o, p, {.sink = 4, .recent = 1});

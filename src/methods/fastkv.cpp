@@ -98,6 +98,7 @@ const RegisterMethod fastkv{{
     .name = "fastkv",
     .summary = "select the tokens that travel on at one layer; keep a smaller share of each layer",
     .source = "arXiv:2502.01068",
+    .family = "hybrid: fewer tokens in upper layers",
     .build =
         [](Options& o, const KvShape& shape, Policy& p) {
           const int layer = selecting_layer(o, shape);

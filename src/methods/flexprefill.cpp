@@ -218,6 +218,7 @@ const RegisterMethod flexprefill{{
     .name = "flexprefill",
     .summary = "read as much of a prompt as each head's last queries need",
     .source = "arXiv:2502.20766",
+    .family = "attention: sparse reading",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const double gamma =

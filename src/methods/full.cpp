@@ -8,6 +8,7 @@ const RegisterMethod full{{
     .name = "full",
     .summary = "keep every row of every head",
     .source = "the baseline",
+    .family = "baseline: everything stays",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& /*policy*/) {
           if (o.given("budget"))

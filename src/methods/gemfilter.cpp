@@ -49,6 +49,7 @@ const RegisterMethod gemfilter{{
     .name = "gemfilter",
     .summary = "let one layer choose tokens, and read the prompt again with only those",
     .source = "arXiv:2409.17422",
+    .family = "hybrid: fewer tokens in upper layers",
     .build =
         [](Options& o, const KvShape& shape, Policy& p) {
           const int fallback = selecting_layer_near(shape, shape.layers * 13 / 32);

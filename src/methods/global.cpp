@@ -45,6 +45,7 @@ const RegisterMethod global{{
     .name = "global",
     .summary = "hold all layers and heads to one threshold",
     .source = "the non-uniform form of arXiv:2505.23416 (KVzip)",
+    .family = "hybrid: budgets of layers and heads",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const double floor = o.ratio("floor", 0, "share of the mean that every head keeps");

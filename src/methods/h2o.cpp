@@ -46,6 +46,7 @@ const RegisterMethod h2o{{
     .name = "h2o",
     .summary = "keep the rows that have received most attention so far, and the newest",
     .source = "arXiv:2306.14048",
+    .family = "selection: attention scores",
     .build = build,
     .cost = "a prompt: one more product of all queries with all keys per layer, half of its "
             "attention again; a token: its probabilities, and one row leaves each head",

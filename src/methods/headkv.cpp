@@ -65,6 +65,7 @@ const RegisterMethod headkv{{
     .name = "headkv",
     .summary = "give heads that retrieve more rows, as a calibration file says",
     .source = "arXiv:2410.19258",
+    .family = "hybrid: budgets of layers and heads",
     .build =
         [](Options& o, const KvShape& shape, Policy& p) {
           const Calibration& file =

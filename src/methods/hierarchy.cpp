@@ -151,6 +151,7 @@ const RegisterMethod hierarchy{{
     .name = "hierarchy",
     .summary = "find the pages a query needs through a tree of bounds",
     .source = "after arXiv:2406.10774 (Quest) and arXiv:2502.08910 (InfiniteHiP)",
+    .family = "attention: sparse reading",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           BestFirst::Settings s;

@@ -54,6 +54,7 @@ const RegisterMethod keydiff{{
     .name = "keydiff",
     .summary = "keep the keys that are unlike the others",
     .source = "arXiv:2504.15364",
+    .family = "selection: keys and values alone",
     .build = [](Options& /*options*/, const KvShape& /*shape*/,
                 Policy& p) { p.scorer = std::make_unique<UnlikeKeys>(); },
     .cost = "a prompt: two passes over the keys; a reduction while generating: the same over the "

@@ -27,6 +27,7 @@ const RegisterMethod knorm{{
     .name = "knorm",
     .summary = "keep the keys with a small norm",
     .source = "arXiv:2406.11430",
+    .family = "selection: keys and values alone",
     .build = [](Options& /*options*/, const KvShape& /*shape*/,
                 Policy& p) { p.scorer = std::make_unique<SmallKeys>(); },
     .cost = "a prompt: one norm per row and head; a token: nothing",

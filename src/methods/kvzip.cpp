@@ -132,6 +132,7 @@ const RegisterMethod kvzip{{
     .name = "kvzip",
     .summary = "keep what the model needs to repeat the prompt; the question may come later",
     .source = "arXiv:2505.23416, arXiv:2601.07891 (plus)",
+    .family = "selection: attention scores",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const int chunk = o.count("chunk", 2000, "tokens that are repeated at a time", 16);

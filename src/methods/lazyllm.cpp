@@ -41,6 +41,7 @@ const RegisterMethod lazyllm{{
     .name = "lazyllm",
     .summary = "let tokens drop out layer by layer that the last query attends to little",
     .source = "arXiv:2407.14057",
+    .family = "hybrid: fewer tokens in upper layers",
     .build =
         [](Options& o, const KvShape& shape, Policy& p) {
           std::vector<TokenStep> steps =

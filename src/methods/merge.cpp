@@ -100,6 +100,7 @@ const RegisterMethod merge{{
     .name = "merge",
     .summary = "add the values of rows that leave to the kept rows most like them",
     .source = "after arXiv:2406.13035 (D2O) and CaM (ICML 2024)",
+    .family = "selection: merging",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const int reach = o.count(

@@ -42,6 +42,7 @@ const RegisterMethod observed{{
     .name = "observed",
     .summary = "keep the rows that received most attention per query that saw them",
     .source = "kvpress ObservedAttentionPress, after arXiv:2306.14048",
+    .family = "selection: attention scores",
     .build = [](Options& /*options*/, const KvShape& /*shape*/,
                 Policy& p) { p.scorer = std::make_unique<MeanAttention>(); },
     .cost = "a prompt: one more product of all queries with all keys per layer; a token: its "

@@ -30,6 +30,7 @@ const RegisterMethod pyramidkv{{
     .name = "pyramidkv",
     .summary = "give lower layers more rows than upper ones",
     .source = "arXiv:2406.02069",
+    .family = "hybrid: budgets of layers and heads",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const double beta =

@@ -40,6 +40,7 @@ const RegisterMethod qfilter{{
     .name = "qfilter",
     .summary = "keep keys that point where the head's queries usually do",
     .source = "arXiv:2503.02812",
+    .family = "selection: keys and values alone",
     .build =
         [](Options& o, const KvShape& shape, Policy& p) {
           const Calibration& file = o.calibration(

@@ -36,6 +36,7 @@ const RegisterMethod quest{{
     .name = "quest",
     .summary = "let each query read only the pages that could matter most to it",
     .source = "arXiv:2406.10774",
+    .family = "attention: sparse reading",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const int pages = o.count("pages", 64, "pages a query reads, the newest among them", 3);

@@ -179,6 +179,7 @@ const RegisterMethod razor{{
     .name = "razor",
     .summary = "keep all rows of heads that retrieve; one mean row stands for what others drop",
     .source = "arXiv:2407.15891 (RazorAttention)",
+    .family = "selection: static pattern",
     .build = build,
     .cost = "a prompt: one pass over the rows dropped; a token: one row more to read in heads that "
             "dropped some, and a fold every `reduce_every` tokens",

@@ -26,6 +26,7 @@ const RegisterMethod route{{
     .name = "route",
     .summary = "let fewer tokens travel on behind each layer of a list",
     .source = "the form of arXiv:2502.01068 (FastKV), with any number of steps",
+    .family = "hybrid: fewer tokens in upper layers",
     .build =
         [](Options& o, const KvShape& shape, Policy& p) {
           const std::string middle =

@@ -10,6 +10,7 @@ const RegisterMethod snapkv{{
     .name = "snapkv",
     .summary = "keep what the last queries of the prompt attend to",
     .source = "arXiv:2404.14469",
+    .family = "selection: attention scores",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           p.vote = vote_options(o, {.window = 32, .width = 7, .pool = Pool::max});

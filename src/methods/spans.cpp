@@ -103,6 +103,7 @@ const RegisterMethod spans{{
     .name = "spans",
     .summary = "some heads keep everything, the others the first rows and the newest",
     .source = "arXiv:2410.10819 (DuoAttention), arXiv:2505.23416 (head scores)",
+    .family = "selection: static pattern",
     .build = build,
     .cost = "a prompt: streaming heads read sink + recent + 128 rows per query instead of all; "
             "a token: one row leaves each streaming head",

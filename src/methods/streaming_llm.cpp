@@ -30,6 +30,7 @@ const RegisterMethod streaming_llm{{
     .name = "streaming_llm",
     .summary = "keep the first rows and a window of the newest",
     .source = "arXiv:2309.17453",
+    .family = "selection: static pattern",
     .build = build,
     .cost = "a prompt: nothing; a token: one row leaves each head; rerotate: every key of the "
             "cache is turned once in `reduce_every` tokens",

@@ -61,6 +61,7 @@ const RegisterMethod tova{{
     .name = "tova",
     .summary = "keep what the newest query attends to, the same rows in all heads of a layer",
     .source = "arXiv:2401.06104",
+    .family = "selection: attention scores",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           protect_options(o, p, {.sink = 0, .recent = 1});

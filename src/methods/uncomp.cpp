@@ -176,6 +176,7 @@ const RegisterMethod uncomp{{
     .name = "uncomp",
     .summary = "let matrix entropy decide how many rows heads keep, and tokens layers see",
     .source = "arXiv:2410.03090",
+    .family = "hybrid: budgets of layers and heads",
     .build = build,
     .cost =
         "a prompt: snapkv's vote, and without a file dim^2 products per query and head and the "

@@ -45,6 +45,7 @@ const RegisterMethod value_key_ratio{{
     .name = "value_key_ratio",
     .summary = "keep rows with large values and small keys",
     .source = "arXiv:2509.04377 (PagedEviction)",
+    .family = "selection: keys and values alone",
     .build = [](Options& /*options*/, const KvShape& /*shape*/,
                 Policy& p) { p.scorer = std::make_unique<ValuePerKey>(); },
     .cost = "a prompt: two norms per row and head; a token: two norms per head",

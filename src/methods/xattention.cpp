@@ -104,6 +104,7 @@ const RegisterMethod xattention{{
     .name = "xattention",
     .summary = "read the blocks of a prompt that antidiagonal sums say matter",
     .source = "arXiv:2503.16428",
+    .family = "attention: sparse reading",
     .build =
         [](Options& o, const KvShape& /*shape*/, Policy& p) {
           const double threshold =

@@ -1,5 +1,8 @@
 #include "policy/describe.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace pith {
 namespace {
 
@@ -39,6 +42,36 @@ std::string section(const MethodHelp& help) {
     text += "\nDepartures:\n\n";
     for (const std::string_view departure : m.departures)
       text += "- " + std::string(departure) + "\n";
+  }
+  return text;
+}
+
+// Families in the survey's order, and their ideas in the order of method names.
+std::string families() {
+  std::string text =
+      "\n## By family\n\n"
+      "In the words of the survey *Key, Value, Compress* (arXiv:2503.11816): what is kept, in how "
+      "many bits, what attention does with it, and what joins these. It counts methods as they "
+      "were "
+      "published; here a budget such as `pyramidkv` or `adakv` stands apart from the selection it "
+      "came with, and joins any.\n\n"
+      "| family | idea | methods |\n|---|---|---|\n";
+  for (const std::string_view family : {"selection", "quantisation", "attention", "hybrid"}) {
+    std::vector<std::pair<std::string_view, std::string>> ideas;
+    if (family == "quantisation") ideas.emplace_back("fixed width", "`cache=q8` behind any method");
+    for (const Method& m : methods()) {
+      if (m.family.substr(0, m.family.find(':')) != family) continue;
+      const std::string_view idea = m.family.substr(family.size() + 2);
+      const std::string link = "[`" + std::string(m.name) + "`](#" + std::string(m.name) + ")";
+      const auto at =
+          std::ranges::find(ideas, idea, &std::pair<std::string_view, std::string>::first);
+      if (at == ideas.end())
+        ideas.emplace_back(idea, link);
+      else
+        at->second += ", " + link;
+    }
+    for (const auto& [idea, names] : ideas)
+      text += "| " + std::string(family) + " | " + std::string(idea) + " | " + names + " |\n";
   }
   return text;
 }
@@ -90,6 +123,7 @@ std::string methods_markdown() {
     text += "| [`" + std::string(m.name) + "`](#" + std::string(m.name) + ") | " +
             joined(describe(m).roles) + " | " + std::string(m.source) + " | " +
             cell(std::string(m.summary)) + " |\n";
+  text += families();
   text +=
       "\n## Options of every spec\n\n"
       "They may stand behind any method of a spec, once, and count for all of it. A method may "

@@ -57,6 +57,11 @@ TEST_P(EveryMethod, DocumentsItselfAndEveryOption) {
   EXPECT_FALSE(method_->summary.empty());
   EXPECT_FALSE(method_->source.empty());
   EXPECT_FALSE(method_->cost.empty());
+  const std::string family(method_->family.substr(0, method_->family.find(": ")));
+  EXPECT_TRUE(
+      std::set<std::string>({"selection", "quantisation", "attention", "hybrid", "baseline"})
+          .contains(family))
+      << method_->family;
   std::set<std::string> keys;
   for (const OptionDoc& option : describe(*method_).options) {
     EXPECT_FALSE(option.doc.empty()) << option.key;
