@@ -3,6 +3,7 @@
 #include <cmath>
 #include <gtest/gtest.h>
 #include <map>
+#include <set>
 
 #include "backend/cpu_backend.h"
 #include "base/error.h"
@@ -39,7 +40,7 @@ const char* const kKinds[] = {"llama", "gemma2", "mpt", "qwen3"};
 
 TEST_P(EveryMethod, AnswersTheSameWithOneThreadAndWithTwo) {
   for (const char* model : kKinds) {
-    const auto prompt = tiny_tokens(tiny_model(model), 150);
+    const auto prompt = tiny_tokens(tiny_model(model), 100);
     const std::string text = spec(model, "0.2");
     EXPECT_TRUE(same_bits(answer(model, tiny_options(1), text, prompt, 6),
                           answer(model, tiny_options(2), text, prompt, 6)))
@@ -54,17 +55,17 @@ class Neutral : public EveryMethod {
     const KvShape& shape = loaded_tiny_model("llama")->config().shape;
     if (!make_policy(spec("llama", "1.0", true), shape)->amount) GTEST_SKIP() << "takes no budget";
   }
-  // Compares with `full` on a prompt of 150 tokens. Both with the further option.
+  // Compares with `full` on a prompt of two pages and some rows. Both with the further option.
   void expect_full(const std::string& model, const std::string& budget, const std::string& cache) {
     static std::map<std::string, std::vector<float>> answers;  // of `full`
-    const auto prompt = tiny_tokens(tiny_model(model), 150);
+    const auto prompt = tiny_tokens(tiny_model(model), 70);
     std::string text = spec(model, budget, true);
     text += (text.find(':') == std::string::npos ? ":cache=" : ",cache=") + cache;
     std::vector<float> compressed;
     int page_rows = 0;
     try {
       page_rows = make_policy(text, loaded_tiny_model(model)->config().shape)->store.page_rows;
-      compressed = answer(model, tiny_options(1), text, prompt, 6);
+      compressed = answer(model, tiny_options(1), text, prompt, 3);
     } catch (const Error& error) {  // routers refuse to act there
       ASSERT_NE(std::string(error.what()).find("sliding window"), std::string::npos)
           << error.what();
@@ -73,18 +74,20 @@ class Neutral : public EveryMethod {
     // Weights of 8-bit rows are rounded page by page, so pages have to be alike.
     const std::string plain = "full:cache=" + cache + ",page=" + std::to_string(page_rows);
     std::vector<float>& full = answers[model + " " + plain];
-    if (full.empty()) full = answer(model, tiny_options(2), plain, prompt, 6);
+    if (full.empty()) full = answer(model, tiny_options(2), plain, prompt, 3);
     EXPECT_TRUE(same_bits(full, compressed)) << text << " on " << model;
   }
 };
 
 TEST_P(Neutral, WithABudgetOfThePromptIsTheFullCacheBitForBitOnEveryArchitecture) {
-  for (const TinyModel& tiny : tiny_models()) expect_full(tiny.name, "1.0", "f16");
+  std::set<std::string> seen;  // variants of one differ in what no method sees
+  for (const TinyModel& tiny : tiny_models())
+    if (seen.insert(tiny.arch).second) expect_full(tiny.name, "1.0", "f16");
 }
 
 TEST_P(Neutral, WithABudgetOfMoreRowsThanThePromptIsTheFullCacheInEveryPageFormat) {
   for (const char* cache : {"f16", "bf16", "q8"})
-    for (const char* model : kKinds) expect_full(model, "4096", cache);
+    for (const char* model : {"llama", "gemma2"}) expect_full(model, "4096", cache);
 }
 
 TEST_P(EveryMethod, RunsPromptsOfOneTokenOfLessThanAWindowAndOfOnePage) {
