@@ -9,6 +9,7 @@ if ! grep -q '^PITH_SANITIZE:STRING=$' "$build/CMakeCache.txt"; then
 fi
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+cmake --build "$build" --target pith_texts >/dev/null  # the page and the completions
 cmake --install "$build" --prefix "$dir/usr" >/dev/null
 
 "$dir/usr/bin/pith" --version
