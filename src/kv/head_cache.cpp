@@ -175,6 +175,20 @@ void HeadCache::append(std::span<const float> k, std::span<const float> v, int32
   hold_chosen();
 }
 
+void HeadCache::hold(int added) {
+  const auto all = static_cast<size_t>(rows() + added);
+  const size_t pages = (all + static_cast<size_t>(page_rows_) - 1) / page_rows_;
+  for (Side* side : {&k_, &v_}) {
+    side->pages.hold(pages);
+    side->data.hold(pages);
+  }
+  positions_.hold(all);
+  scores_.hold(all);
+  if (summary_ == nullptr) return;
+  chosen_.positions.hold(all);
+  chosen_.rows.hold(all);
+}
+
 void HeadCache::check_plan(std::span<const int32_t> keep, int64_t rows) {
   int32_t before = -1;
   for (const int32_t row : keep) {

@@ -1,5 +1,6 @@
 #include "kv/head_image.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -46,8 +47,10 @@ std::string HeadCache::why_not(const HeadImage& image, const PageSummary* summar
   const size_t floats = summary ? static_cast<size_t>(summary->floats(dim_)) : 0;
   if (image.summaries.size() != floats * static_cast<size_t>(image.sealed_pages))
     return "has not one summary per page";
+  std::vector<int32_t> positions(image.positions.begin(), image.positions.end());
+  if (spec_->keeps_dropped) std::ranges::sort(positions);  // rows come in any order
   for (size_t i = 0; i < rows; ++i)
-    if (image.positions[i] < (i == 0 ? 0 : image.positions[i - 1] + 1))
+    if (positions[i] < (i == 0 ? 0 : positions[i - 1] + 1))
       return "has positions that do not ascend";
   const size_t one = 1 + 2 * static_cast<size_t>(dim_);
   if (image.pseudo.size() % one != 0) return "has pseudo rows of another size";

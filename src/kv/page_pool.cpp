@@ -202,8 +202,8 @@ struct PagePool::State {
 };
 
 const char* name(MemoryClass what) {
-  constexpr std::array<const char*, kMemoryClasses> kNames = {"keys",  "values",    "pseudo rows",
-                                                              "lanes", "summaries", "prompt"};
+  constexpr std::array<const char*, kMemoryClasses> kNames = {
+      "keys", "values", "pseudo rows", "lanes", "summaries", "prompt", "dropped tokens"};
   return kNames[static_cast<size_t>(what)];
 }
 

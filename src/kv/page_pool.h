@@ -19,8 +19,8 @@
 
 namespace pith {
 
-enum class MemoryClass : uint8_t { pages_k, pages_v, pseudo, lanes, summaries, prompt };
-inline constexpr int kMemoryClasses = 6;
+enum class MemoryClass : uint8_t { pages_k, pages_v, pseudo, lanes, summaries, prompt, dropped };
+inline constexpr int kMemoryClasses = 7;
 const char* name(MemoryClass what);
 
 struct Slab;

@@ -22,6 +22,8 @@ KvStore::KvStore(const KvShape& shape, const StoreSpec& spec, PagePool& pool)
                "a basis table has an entry for every head");
   heads_.reserve(static_cast<size_t>(heads));
   for (int i = 0; i < heads; ++i) heads_.push_back(HeadCache(shape_, spec_, pool_, i));
+  for (int l = 0; spec.keeps_dropped && l < shape.layers; ++l)
+    dropped_.emplace_back(pool_, shape.width);
 }
 
 KvStore::~KvStore() = default;
@@ -38,16 +40,19 @@ void KvStore::seal(const PageSummary* summary) {
 
 void KvStore::mark() {
   for (HeadCache& head : heads_) head.mark();
+  for (DroppedTokens& tokens : dropped_) tokens.mark();
 }
 
 void KvStore::rewind() {
   for (HeadCache& head : heads_) head.rewind();
+  for (DroppedTokens& tokens : dropped_) tokens.rewind();
 }
 
 KvStore::KvStore(const KvStore& other)
     : shape_(other.shape_), spec_(other.spec_), pool_(other.pool_) {
   heads_.reserve(other.heads_.size());
   for (const HeadCache& head : other.heads_) heads_.push_back(HeadCache(head));
+  for (const DroppedTokens& tokens : other.dropped_) dropped_.push_back(tokens.clone());
 }
 
 std::unique_ptr<KvStore> KvStore::fork() const {
@@ -70,11 +75,12 @@ CacheBytes KvStore::bytes() const {
     sum.lanes += bytes.lanes;
     sum.summaries += bytes.summaries;
   }
+  for (const DroppedTokens& tokens : dropped_) sum.dropped += tokens.bytes();
   return sum;
 }
 
 size_t KvStore::bytes_for_layer(int rows, const PageSummary* summary) const {
-  size_t seal = 0, passing = 0, largest = 0;
+  size_t seal = 0, passing = 0, largest = 0, dropped = 0;
   for (int layer = 0; layer < shape_.layers; ++layer) {
     size_t written = 0;
     for (int h = 0; h < shape_.heads; ++h) {
@@ -86,15 +92,21 @@ size_t KvStore::bytes_for_layer(int rows, const PageSummary* summary) const {
     }
     largest = std::max(largest, written);
   }
-  return seal + largest + passing;
+  for (const DroppedTokens& tokens : dropped_) dropped = std::max(dropped, tokens.growth(rows));
+  return seal + largest + passing + dropped;
 }
 
-size_t KvStore::bytes_for_step(const PageSummary* summary) const {
+size_t KvStore::bytes_for_step(const PageSummary* summary, std::span<const int> more) const {
   size_t bytes = 0, passing = 0;
-  for (const HeadCache& head : heads_) {
-    bytes += head.write_bytes(1, false) + head.seal_bytes(1, summary);
+  for (size_t i = 0; i < heads_.size(); ++i) {
+    const HeadCache& head = heads_[i];
+    const size_t layer = i / static_cast<size_t>(shape_.heads);
+    const int rows = 1 + (more.empty() ? 0 : more[layer]);
+    bytes += head.write_bytes(rows, false) + head.seal_bytes(rows, summary);
     passing = std::max(passing, head.seal_passing());
   }
+  for (size_t l = 0; l < more.size() && l < dropped_.size(); ++l)
+    bytes += dropped_[l].growth(more[l]);
   return bytes + passing;
 }
 
@@ -107,6 +119,7 @@ size_t KvStore::bytes_for_apply() const {
 size_t KvStore::bytes_for_fork() const {
   size_t bytes = 0;
   for (const HeadCache& head : heads_) bytes += head.fork_bytes();
+  for (const DroppedTokens& tokens : dropped_) bytes += tokens.clone_bytes();
   return bytes;
 }
 

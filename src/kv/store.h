@@ -24,6 +24,7 @@
 
 #include "backend/backend.h"
 #include "kv/counted_array.h"
+#include "kv/dropped_tokens.h"
 #include "kv/page_pool.h"
 #include "kv/plan.h"
 #include "kv/store_spec.h"
@@ -51,8 +52,8 @@ using TurnKeys = std::function<void(Mat keys, std::span<const int32_t> by)>;
 // What a session holds, from the allocator. Pages that forks share count once per owner's share:
 // a page with two owners counts half for each, rounded up. Lanes include the page tables.
 struct CacheBytes {
-  size_t sealed = 0, open = 0, pseudo = 0, lanes = 0, summaries = 0;
-  size_t total() const { return sealed + open + pseudo + lanes + summaries; }
+  size_t sealed = 0, open = 0, pseudo = 0, lanes = 0, summaries = 0, dropped = 0;
+  size_t total() const { return sealed + open + pseudo + lanes + summaries + dropped; }
 };
 
 struct HeadImage;
@@ -85,6 +86,9 @@ class HeadCache {
   void write(ConstMat k, ConstMat v, std::span<const int32_t> positions,
              std::span<const float> scores, const HeadPlan& plan);
   void append(std::span<const float> k, std::span<const float> v, int32_t position);
+  // Room in lanes and tables for so many rows more, which then come in several calls and take no
+  // more than if they came in one.
+  void hold(int rows);
   // Keeps the rows that the plan names; its pseudo rows replace the head's. Full pages that stay
   // whole are not touched. Returns how many sealed rows have to be coded again because their page
   // lost a row or an older page did.
@@ -205,6 +209,10 @@ class KvStore {
   HeadCache& at(int layer, int head) { return heads_[layer * shape_.heads + head]; }
   const HeadCache& at(int layer, int head) const { return heads_[layer * shape_.heads + head]; }
   int64_t rows() const;  // of all heads
+  // Tokens that dropped out behind a layer, if StoreSpec::keeps_dropped. Marked, rewound, forked
+  // and counted with the rest.
+  DroppedTokens& dropped(int layer) { return dropped_[static_cast<size_t>(layer)]; }
+  const DroppedTokens& dropped(int layer) const { return dropped_[static_cast<size_t>(layer)]; }
   void seal(const PageSummary* summary);
   void mark();  // a prompt starts here
   // Drops the rows and pseudo rows written since. Older rows that a plan dropped do not return.
@@ -218,7 +226,8 @@ class KvStore {
   // them), and everything is sealed. `summary` need be given only before the first seal.
   size_t bytes_for_layer(int rows, const PageSummary* summary = nullptr) const;
   // ... every head takes one more row, and everything is sealed.
-  size_t bytes_for_step(const PageSummary* summary = nullptr) const;
+  // `more`: rows that may join each layer beside it; empty: none.
+  size_t bytes_for_step(const PageSummary* summary = nullptr, std::span<const int> more = {}) const;
   // ... heads are reduced, on top of the above: nothing, unless forks share their pages or sealed
   // pages are coded. HeadCache::bytes_for_apply has the part of one head.
   size_t bytes_for_apply() const;
@@ -230,6 +239,7 @@ class KvStore {
   const StoreSpec& spec_;
   PagePool& pool_;
   std::vector<HeadCache> heads_;
+  std::vector<DroppedTokens> dropped_;  // [layers], or empty
 };
 
 // The uncompressed rows of the one layer that is being prefilled. No larger uncompressed

@@ -36,6 +36,9 @@ struct StoreSpec {
   int pseudo_rows = 0;  // most pseudo rows that one plan adds to a head; memory is asked for by it
   // Kept keys are turned to positions without gaps (HeadCache::repack), once per reduction.
   bool repack_positions = false;
+  // Hidden states of tokens that drop out of a prompt stay (KvStore::dropped), and rows may come in
+  // any order of positions.
+  bool keeps_dropped = false;
 };
 
 }  // namespace pith

@@ -181,6 +181,7 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
     if (static_cast<int64_t>(next.rows.size()) == rows && !next.restart && !next.renumber)
       next.rows.clear();  // everything travels: nothing to gather
   }
+  if (calls_back(tap.layer) && !next.rows.empty()) keep_dropped(tap, next.rows);
   if (next.renumber)
     prompt_.renumbered = static_cast<int>(next.rows.empty() ? rows : next.rows.size());
   if (tap.observer) tap.observer->routed(tap.layer, next);

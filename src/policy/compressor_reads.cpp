@@ -1,4 +1,5 @@
-// What of a layer a prompt reads, and what a probe's passes look at.
+// What of a layer a prompt reads, what a probe's passes look at, and which tokens a generated one
+// calls back.
 #include <algorithm>
 
 #include "base/error.h"
@@ -85,7 +86,54 @@ size_t Compressor::bytes_for_layer(int rows) const {
 size_t Compressor::bytes_for_step() const {
   const bool due = continuing() && (steps_ + 1) % policy_.reduce_every == 0;
   const bool shrinks = due || !store_.shape().windows.empty();
+  if (policy_.store.keeps_dropped) return bytes_to_call_back();
   return store_.bytes_for_step(policy_.reader.get()) + (shrinks ? store_.bytes_for_apply() : 0);
+}
+
+// At most so many tokens may run through each layer beside a generated one: all that wait below it.
+std::vector<int> Compressor::coming_rows() const {
+  std::vector<int> coming;
+  int below = 0;
+  for (int l = 0; l < store_.shape().layers; ++l) {
+    coming.push_back(below);
+    if (calls_back(l)) below += store_.dropped(l).tokens();
+  }
+  return coming;
+}
+
+// The rows that may come, and what it takes to run them: see CalledBack in runtime/called_back.h.
+size_t Compressor::bytes_to_call_back() const {
+  const KvShape& shape = store_.shape();
+  const std::vector<int> coming = coming_rows();
+  size_t most = 0;
+  for (int l = 0; l < shape.layers; ++l) {
+    const auto rows = static_cast<size_t>(coming[static_cast<size_t>(l)]);
+    size_t plain = 0;
+    for (int h = 0; rows > 0 && h < shape.heads; ++h)
+      plain += 2 * (static_cast<size_t>(store_.at(l, h).rows()) + rows) * shape.dim;
+    most = std::max(most, rows * static_cast<size_t>(shape.width) + plain);
+  }
+  return store_.bytes_for_step(policy_.reader.get(), coming) + most * sizeof(float);
+}
+
+void Compressor::keep_dropped(const LayerTap& tap, std::span<const int32_t> travelling) {
+  std::vector<int32_t> rows, positions;
+  for (int32_t r = 0; const int32_t next : travelling) {
+    for (; r < next; ++r) {
+      rows.push_back(r);
+      positions.push_back(tap.rows.positions[static_cast<size_t>(r)]);
+    }
+    ++r;
+  }
+  if (!rows.empty()) store_.dropped(tap.layer).add(tap.ops.to_host(tap.hidden), rows, positions);
+}
+
+std::vector<int32_t> Compressor::call_back(std::span<const StepTap> heads) const {
+  std::vector<int32_t> back;
+  const std::span<const int32_t> dropped = store_.dropped(heads[0].layer).positions();
+  if (!dropped.empty())
+    policy_.router->call_back(heads, static_cast<int>(tokens_ + 1), dropped, back);
+  return back;
 }
 
 void Compressor::choose_pages(int layer, int head, ConstMat q, float scale,

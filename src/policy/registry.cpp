@@ -175,6 +175,10 @@ void complete(const Options& first, Policy& policy, const Owners& owners, const 
   if (policy.reduce_every > 0 && !policy.scorer->scores_steps())
     refuse("'" + owners.scorer +
            "' scores the prompt only and knows nothing of generated rows; leave reduce_every at 0");
+  if (policy.reduce_every > 0 && policy.store.keeps_dropped)
+    refuse("'" + owners.router +
+           "' calls tokens back in any order, and what is reduced while generating lies in order; "
+           "leave reduce_every at 0");
   if (policy.budget && policy.budget->needs_mass() && !policy.scorer->scores_add_up())
     refuse("'" + owners.budget + "' counts attention, and the scores of '" +
            (owners.scorer.empty() ? "the vote" : owners.scorer) +

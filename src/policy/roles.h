@@ -6,7 +6,8 @@
 //   with a Probe, instead:      Scorer in each layer; after the last one Probe in each layer of
 //   each
 //                               of its rounds, then Budget -> Reducer for all layers
-//   every generated token:      Reader (before attention), Scorer (after it)
+//   every generated token:      Reader (before attention), Scorer (after it), Router (behind it, if
+//                               it calls tokens back)
 //   every `reduce_every` tokens: Reducer
 //
 // Roles look and decide; they never touch the cache. They are const and hold no state of a
@@ -202,6 +203,16 @@ class Router {
   // The last row always does, named or not. Not called after the last layer.
   virtual void route(const LayerTap& tap, ConstMat scores, Protect protect,
                      StreamPlan& plan) const = 0;
+  // Whether tokens that drop out behind the layer may come back while tokens are generated
+  // (LazyLLM). Their hidden states are then kept, if StoreSpec::keeps_dropped says so.
+  virtual bool calls_back(int /*layer*/) const { return false; }
+  // A generated token has attended to the layer. heads: what it paid to each row. tokens: seen so
+  // far, it included. dropped: positions of the tokens that may come back. Names those that do,
+  // ascending; they run through the layers up to the next one that calls back, each reading rows at
+  // its own or smaller positions, before the generated token does.
+  virtual void call_back(std::span<const StepTap> /*heads*/, int /*tokens*/,
+                         std::span<const int32_t> /*dropped*/,
+                         std::vector<int32_t>& /*back*/) const {}
 };
 
 // One layer of a prompt before its attention.

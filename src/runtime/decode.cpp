@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "runtime/called_back.h"
 #include "runtime/forward.h"
 
 namespace pith {
@@ -51,9 +52,11 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
     jobs.attention.resize(static_cast<size_t>(batch) * s.heads);
     jobs.pages.resize(jobs.attention.size());
     jobs.probs.resize(jobs.attention.size());
+    std::vector<CalledBack> back(batch);
 
     for (int layer = 0; layer < s.layers; ++layer) {
       const LayerWeights& w = model_.weights().layers[layer];
+      for (int b = 0; b < batch; ++b) run_called_back(*part[b], layer, back[b]);
       Mat normed = a_.normed;
       normed.dim[0] = batch;
       norm(x, w.attn_norm, w.attn_norm_bias, normed);
@@ -66,7 +69,8 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
       // One job per session and head: append, choose pages, describe what to read.
       for (int b = 0; b < batch; ++b) {
         Session& session = *part[b];
-        const bool wants_probs = session.policy->demand().decode_probs;
+        const bool wants_probs =
+            session.policy->demand().decode_probs || session.compressor.calls_back(layer);
         for (int h = 0; h < s.heads; ++h) {
           const size_t i = static_cast<size_t>(b) * s.heads + h;
           HeadCache& cache = session.store->at(layer, h);
@@ -103,6 +107,7 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
                                .positions = part[b]->store->at(layer, h).positions()});
         }
         part[b]->compressor.observe(jobs.taps);
+        if (part[b]->compressor.calls_back(layer)) call_back(*part[b], jobs.taps, back[b]);
       }
       attention_out(layer, attended, x);
       feed_forward(layer, x);

@@ -1,5 +1,6 @@
 #include "runtime/session_file.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -172,6 +173,27 @@ HeadImage read_head(FileReader& from) {
   return image;
 }
 
+struct DroppedImage {
+  std::span<const int32_t> positions;
+  std::span<const float> scales;
+  std::span<const uint16_t> halves;
+};
+
+DroppedImage read_dropped(FileReader& from, size_t tokens, size_t width) {
+  DroppedImage image;
+  image.positions = from.numbers<int32_t>();
+  image.scales = from.numbers<float>();
+  image.halves = from.numbers<uint16_t>();
+  const size_t count = image.positions.size();
+  std::vector<int32_t> sorted(image.positions.begin(), image.positions.end());
+  std::ranges::sort(sorted);
+  if (count > tokens || image.scales.size() != count || image.halves.size() != count * width ||
+      std::ranges::adjacent_find(sorted) != sorted.end() ||
+      (count > 0 && (sorted.front() < 0 || sorted.back() >= static_cast<int64_t>(tokens))))
+    from.fail("a layer has dropped tokens that cannot be; the file is damaged");
+  return image;
+}
+
 }  // namespace
 
 void save_session(const Session& session, const Model& model, const std::string& path) {
@@ -197,6 +219,12 @@ void save_session(const Session& session, const Model& model, const std::string&
   for (int l = 0; l < shape.layers; ++l)
     for (int h = 0; h < shape.heads; ++h)
       write_head(to, std::as_const(*session.store).at(l, h).image());
+  for (int l = 0; session.policy->store.keeps_dropped && l < shape.layers; ++l) {
+    const DroppedTokens& dropped = session.store->dropped(l);
+    to.numbers(dropped.positions());
+    to.numbers(dropped.scales());
+    to.numbers(dropped.halves());
+  }
   to.commit();
 }
 
@@ -246,6 +274,11 @@ std::unique_ptr<Session> load_session(const std::string& path, const Model& mode
                   "; the file is damaged");
       needed += head.restore_bytes(images.back());
     }
+  std::vector<DroppedImage> dropped;
+  for (int l = 0; session->policy->store.keeps_dropped && l < shape.layers; ++l) {
+    dropped.push_back(read_dropped(from, tokens.size(), static_cast<size_t>(shape.width)));
+    needed += session->store->dropped(l).growth(static_cast<int>(dropped.back().positions.size()));
+  }
   if (!from.done()) from.fail("the session has bytes that belong to nothing; the file is damaged");
   if (needed > pool.free_bytes())
     throw Error(Errc::no_memory,
@@ -255,6 +288,9 @@ std::unique_ptr<Session> load_session(const std::string& path, const Model& mode
   for (size_t i = 0; i < images.size(); ++i)
     session->store->at(static_cast<int>(i) / shape.heads, static_cast<int>(i) % shape.heads)
         .restore(images[i], session->policy->reader.get());
+  for (size_t l = 0; l < dropped.size(); ++l)
+    session->store->dropped(static_cast<int>(l))
+        .restore(dropped[l].positions, dropped[l].scales, dropped[l].halves);
   session->compressor.restore(state, ops, config.ropes);
   session->tokens.assign(tokens.begin(), tokens.end());
   session->logits.assign(logits.begin(), logits.end());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numbers>
 
 #include "base/error.h"
@@ -70,7 +71,7 @@ struct Layer {
   Matrix q, k, v, qkv, output, gate, up, down;
   int window = 0;
   Rotation rotation;
-  std::vector<Vector> keys, values;  // [positions][heads * dim], of the text so far
+  std::map<int, Vector> keys, values;  // by position, [heads * dim]
 };
 
 }  // namespace
@@ -85,6 +86,7 @@ struct ReferenceForward::State {
   Vector output_norm;
   std::vector<Layer> layers;
   int position = 0;
+  std::map<int, Vector> hidden;  // by position
 
   bool gemma() const { return arch == "gemma2" || arch == "gemma3"; }
   double number(const std::string& name, double fallback) const {
@@ -217,7 +219,7 @@ struct ReferenceForward::State {
   }
 
   // Llama files hold rows so that neighbours form a pair; all others pair i with i + half.
-  void rotate(Vector& x, const Rotation& r) const {
+  void rotate(Vector& x, int position, const Rotation& r) const {
     const size_t pairs = r.frequency.size(), per_head = static_cast<size_t>(dim);
     for (size_t first = 0; first < x.size(); first += per_head)
       for (size_t i = 0; i < pairs; ++i) {
@@ -231,7 +233,7 @@ struct ReferenceForward::State {
       }
   }
 
-  Vector attention(Layer& layer, const Vector& x) {
+  Vector attention(Layer& layer, int position, const Vector& x, Vector& paid) const {
     const size_t per_head = static_cast<size_t>(dim), q_width = per_head * query_heads,
                  kv_width = per_head * heads;
     Vector q, k, v;
@@ -249,10 +251,12 @@ struct ReferenceForward::State {
     }
     norm_heads(q, layer.q_norm);
     norm_heads(k, layer.k_norm);
-    rotate(q, layer.rotation);
-    rotate(k, layer.rotation);
-    layer.keys.push_back(k);
-    layer.values.push_back(v);
+    rotate(q, position, layer.rotation);
+    rotate(k, position, layer.rotation);
+    PITH_CHECK(!layer.keys.contains(position), "a token passes a layer once");
+    layer.keys[position] = k;
+    layer.values[position] = v;
+    paid.assign(static_cast<size_t>(position) + 1, 0);
 
     Vector mixed(q_width);
     for (int h = 0; h < query_heads; ++h) {
@@ -260,19 +264,23 @@ struct ReferenceForward::State {
       const size_t at_k = per_head * static_cast<size_t>(h / (query_heads / heads));
       const int first = layer.window > 0 ? std::max(0, position - layer.window + 1) : 0;
       Vector logits;
-      for (int row = first; row <= position; ++row) {
+      std::vector<int> rows;
+      for (const auto& [row, key] : layer.keys) {
+        if (row < first || row > position) continue;
+        rows.push_back(row);
         double dot = 0;
-        for (size_t i = 0; i < per_head; ++i)
-          dot += q[at_q + i] * layer.keys[static_cast<size_t>(row)][at_k + i];
+        for (size_t i = 0; i < per_head; ++i) dot += q[at_q + i] * key[at_k + i];
         double logit = softcap(dot * scale, attention_cap);
         if (!slopes.empty()) logit -= slopes[static_cast<size_t>(h)] * (position - row);
         logits.push_back(logit);
       }
       const double sum = log_sum_exp(logits);
-      for (int row = first; row <= position; ++row)
+      for (size_t r = 0; r < rows.size(); ++r) {
+        const double share = std::exp(logits[r] - sum);
+        paid[static_cast<size_t>(rows[r])] += share;
         for (size_t i = 0; i < per_head; ++i)
-          mixed[at_q + i] += std::exp(logits[static_cast<size_t>(row - first)] - sum) *
-                             layer.values[static_cast<size_t>(row)][at_k + i];
+          mixed[at_q + i] += share * layer.values.at(rows[r])[at_k + i];
+      }
     }
     return times(layer.output, mixed);
   }
@@ -288,22 +296,37 @@ struct ReferenceForward::State {
     return times(layer.down, up);
   }
 
-  Vector feed(int32_t token) {
+  void embed(int at, int32_t token) {
     const auto row = embedding.values.begin() + static_cast<ptrdiff_t>(token) * width;
-    Vector x(row, row + width);
+    Vector& x = hidden[at];
+    x.assign(row, row + width);
     for (double& y : x) y *= embedding_scale;
-    for (Layer& layer : layers) {
-      Vector branch = attention(layer, norm(x, layer.attn_norm));
-      if (!layer.post_attn_norm.empty()) branch = norm(branch, layer.post_attn_norm);
-      add(x, branch);
-      branch = feed_forward(layer, norm(x, layer.ffn_norm));
-      if (!layer.post_ffn_norm.empty()) branch = norm(branch, layer.post_ffn_norm);
-      add(x, branch);
-    }
-    ++position;
-    Vector logits = times(output.empty() ? embedding : output, norm(x, output_norm));
+  }
+
+  Vector pass(int at, Layer& layer) {
+    Vector& x = hidden.at(at);
+    Vector paid;
+    Vector branch = attention(layer, at, norm(x, layer.attn_norm), paid);
+    if (!layer.post_attn_norm.empty()) branch = norm(branch, layer.post_attn_norm);
+    add(x, branch);
+    branch = feed_forward(layer, norm(x, layer.ffn_norm));
+    if (!layer.post_ffn_norm.empty()) branch = norm(branch, layer.post_ffn_norm);
+    add(x, branch);
+    return paid;
+  }
+
+  Vector logits(int at) const {
+    Vector logits = times(output.empty() ? embedding : output, norm(hidden.at(at), output_norm));
     for (double& y : logits) y = softcap(y, logit_cap);
     return logits;
+  }
+
+  Vector feed(int32_t token) {
+    embed(position, token);
+    for (Layer& layer : layers) pass(position, layer);
+    Vector answer = logits(position);
+    hidden.erase(position++);
+    return answer;
   }
 };
 
@@ -323,7 +346,25 @@ std::vector<double> ReferenceForward::feed(int32_t token) {
   return state_->feed(token);
 }
 
+void ReferenceForward::embed(int position, int32_t token) {
+  PITH_CHECK(token >= 0 && token < vocab(), "tokens are of the vocabulary");
+  state_->embed(position, token);
+}
+
+std::vector<double> ReferenceForward::pass(int position, int layer) {
+  return state_->pass(position, state_->layers.at(static_cast<size_t>(layer)));
+}
+
+std::vector<double> ReferenceForward::logits(int position) const {
+  return state_->logits(position);
+}
+
+int ReferenceForward::layers() const {
+  return static_cast<int>(state_->layers.size());
+}
+
 void ReferenceForward::clear() {
+  state_->hidden.clear();
   state_->position = 0;
   for (Layer& layer : state_->layers) layer.keys.clear(), layer.values.clear();
 }

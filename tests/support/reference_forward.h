@@ -24,6 +24,14 @@ class ReferenceForward {
   std::vector<double> feed(int32_t token);
   void clear();  // forgets the text
 
+  // The same a layer at a time and in any order: a token passes a layer, reading those at its own
+  // or smaller positions that have passed it before. `paid`: what it pays to each position, summed
+  // over the heads; 0 where nothing is.
+  void embed(int position, int32_t token);
+  std::vector<double> pass(int position, int layer);
+  std::vector<double> logits(int position) const;
+  int layers() const;
+
   int vocab() const;
 
  private:
