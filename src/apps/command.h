@@ -26,7 +26,8 @@ struct Command {
 extern const Command kRunCommand, kChatCommand, kBenchCommand, kPerplexityCommand, kMethodsCommand,
     kInspectCommand, kTokenizeCommand, kConvertCommand, kQuantizeCommand, kCalibrateTspCommand,
     kCalibrateHeadsCommand, kCalibrateEntropyCommand, kCalibrateSpansCommand,
-    kCalibrateQueriesCommand, kDemoCommand, kTraceCommand, kCompletionCommand, kManCommand;
+    kCalibrateQueriesCommand, kCalibrateBasisCommand, kDemoCommand, kTraceCommand,
+    kCompletionCommand, kManCommand;
 
 // All of them, in the order of `pith --help`.
 std::span<const Command* const> commands();

@@ -35,6 +35,7 @@ constexpr const Command* kCommands[] = {
     &kCalibrateEntropyCommand,
     &kCalibrateSpansCommand,
     &kCalibrateQueriesCommand,
+    &kCalibrateBasisCommand,
     &kCompletionCommand,
     &kManCommand,
 };

@@ -2,15 +2,17 @@
 
 #include <algorithm>
 
+#include "kernels/kernels.h"
+
 namespace pith {
 namespace {
 
 // out[r] = rows[r] * map, map [from, to].
 void multiply(const float* rows, int count, const float* map, int from, int to, float* out) {
   std::fill_n(out, static_cast<size_t>(count) * to, 0.0f);
-  for (int r = 0; r < count; ++r, rows += from, out += to)
-    for (int i = 0; i < from; ++i)
-      for (int j = 0; j < to; ++j) out[j] += rows[i] * map[static_cast<size_t>(i) * to + j];
+  // A matrix is a page of f32 rows, which are summed up with the numbers of each row.
+  active_kernels().page[static_cast<size_t>(Quant::f32)].accumulate(
+      reinterpret_cast<const std::byte*>(map), from, to, rows, from, count, out);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // A calibration file with random numbers for everything that methods read.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <unistd.h>
@@ -36,6 +37,16 @@ inline std::string toy_calibration(const KvShape& shape) {
     add(name, {shape.query_heads, shape.layers});
   add("spans.score", {shape.heads, shape.layers});
   add("queries.direction", {shape.dim, shape.heads, shape.layers});
+  add("basis.k_channel_harm", {shape.dim, shape.heads, shape.layers});
+  add("basis.k_channels", {shape.dim, shape.heads, shape.layers});
+  for (size_t i = 0; i < tensors.back().values.size(); ++i)
+    tensors.back().values[i] = static_cast<float>(i % static_cast<size_t>(shape.dim));
+  for (const std::string side : {"basis.k", "basis.v"}) {
+    add(side.c_str(), {shape.dim, shape.dim, shape.heads, shape.layers});
+    add((side + "_harm").c_str(), {shape.dim, shape.heads, shape.layers});
+    add((side + "_rank").c_str(), {shape.heads, shape.layers});
+    std::ranges::fill(tensors.back().values, static_cast<float>(shape.dim));
+  }
   save_calibration(path, "m", "a test", tensors);
   return path;
 }

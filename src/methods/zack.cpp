@@ -1,0 +1,82 @@
+// ZACK, once ZeroC, later FDC (arXiv:2408.04107): each head's keys and values are stored in the
+// directions that matter to it, how many of them each head for itself. methods.md 5, form A: keys
+// are turned after RoPE, so that queries and keys meet in the same few coordinates.
+#include "policy/low_rank.h"
+#include "policy/registry.h"
+
+namespace pith {
+namespace {
+
+// Numbers per token that an amount pays for.
+int64_t coordinates_of(const Options& o, const Amount& size, const HeadBases& bases, int step) {
+  constexpr int64_t kBytes = 2;  // of a number in f16
+  const int64_t least = static_cast<int64_t>(bases.sides()) * std::min(step, bases.dim);
+  const int64_t wanted =
+      size.bytes > 0 ? static_cast<int64_t>(size.bytes) / kBytes
+                     : static_cast<int64_t>(size.share * static_cast<double>(bases.coordinates()));
+  if (size.rows > 0) o.refuse("size", "a share of all coordinates (0.5) or bytes per token (6KiB)");
+  if (wanted < least)
+    o.refuse("size", "at least " + std::to_string(least * kBytes) + "B, one step for every head");
+  return wanted;
+}
+
+const RegisterMethod zack{{
+    .name = "zack",
+    .summary = "store keys and values in the few directions that matter to their head",
+    .source = "arXiv:2408.04107",
+    .family = "attention: low rank",
+    .build =
+        [](Options& o, const KvShape& shape, Policy& p) {
+          const Calibration& file = o.calibration(
+              "calibration", "directions of every head and their number, of 'pith calibrate basis'",
+              "pith calibrate basis");
+          const Amount size = o.amount(
+              "size", {},
+              "what a token may take: a share of all coordinates (0.5) or bytes as f16 (6KiB), met "
+              "in whole steps; none: the ranks that met the calibration's target");
+          const int step =
+              o.count("step", 16, "coordinates that a head gets or lacks together", 1, 1024);
+          const bool even =
+              o.word("ranks", "adaptive", "adaptive|even",
+                     "where a size is spent: where it matters most, or evenly") == "even";
+          const bool pairs =
+              o.word("form", "rotated", "rotated|pairs",
+                     "what keys are stored in: directions of all channels, behind RoPE; or those "
+                     "pairs of channels that RoPE turns together, untouched by it") == "pairs";
+          if (pairs && !size) o.refuse("form", "rotated where no size is given");
+          if (pairs && step % 2 != 0) o.refuse("step", "even where pairs are kept");
+          if (even && !size) o.refuse("ranks", "adaptive where there is no size to be shared out");
+          if (p.store.basis) o.fail("another method of the spec maps the vectors too");
+          if (o.describes()) {
+            p.store.basis = std::make_shared<BasisTable>();
+            return;
+          }
+          HeadBases bases = read_bases(file, shape);
+          if (pairs) bases = with_channel_pairs(std::move(bases));
+          std::vector<int> ranks;
+          if (!size)
+            ranks = read_ranks(file, shape);
+          else if (even)
+            ranks = even_ranks(bases, coordinates_of(o, size, bases, step), step);
+          else
+            ranks = ranks_of_size(bases, coordinates_of(o, size, bases, step), step);
+          p.store.basis = basis_table(bases, ranks);
+        },
+    .cost =
+        "a prompt: each row that is kept times a dim x rank matrix; a token: the same, and each "
+        "query head's query and output; then attention reads rank of dim numbers per row",
+    .departures =
+        {"The paper folds one rotation per query head into the projections, which rotary positions "
+         "do not allow and grouped heads would pay for; here keys are turned behind RoPE, once for "
+         "all query heads of a group.",
+         "Keys and queries count alike in their directions, whatever their lengths: scaling one "
+         "and the other back changes no product.",
+         "`form=pairs` is the part of the paper's folding that commutes with rotary positions: "
+         "whole "
+         "pairs of channels stay or go, and turning a pair within itself would not change which.",
+         "The newest rows, up to a page, stay as they are until the page is full.",
+         "A head that keeps every direction is stored without a basis."},
+}};
+
+}  // namespace
+}  // namespace pith

@@ -1,0 +1,163 @@
+#include "policy/low_rank.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+
+#include "base/error.h"
+
+namespace pith {
+namespace {
+
+size_t sides_of(const KvShape& shape) {
+  return 2 * static_cast<size_t>(shape.layers) * static_cast<size_t>(shape.heads);
+}
+
+// Coordinates of the step behind the first `rank` ones.
+int next_step(int rank, int step, int dim) {
+  return std::min(step, dim - rank);
+}
+
+}  // namespace
+
+std::vector<int> ranks_of_size(const HeadBases& bases, int64_t coordinates, int step) {
+  const auto dim = static_cast<size_t>(bases.dim);
+  struct Step {
+    double harm = 0;  // of a coordinate, if this step is left out
+    size_t side = 0;
+    int first = 0;
+  };
+  std::vector<Step> steps;
+  std::vector<int> ranks(bases.sides(), std::min(step, bases.dim));
+  for (size_t side = 0; side < bases.sides(); ++side)
+    for (int first = ranks[side]; first < bases.dim; first += step) {
+      const int count = next_step(first, step, bases.dim);
+      const float* harm = bases.harm.data() + side * dim + first;
+      steps.push_back({std::accumulate(harm, harm + count, 0.0) / count, side, first});
+    }
+  // Harm never rises within a head, so a head's steps come in their order; equals, earlier first.
+  std::ranges::stable_sort(steps, std::greater(), &Step::harm);
+  int64_t left = coordinates - std::accumulate(ranks.begin(), ranks.end(), int64_t{0});
+  for (const Step& s : steps) {
+    const int count = next_step(s.first, step, bases.dim);
+    if (count > left || ranks[s.side] != s.first) continue;
+    ranks[s.side] += count;
+    left -= count;
+  }
+  return ranks;
+}
+
+std::vector<int> even_ranks(const HeadBases& bases, int64_t coordinates, int step) {
+  std::vector<int> ranks(bases.sides(), std::min(step, bases.dim));
+  int64_t left = coordinates - std::accumulate(ranks.begin(), ranks.end(), int64_t{0});
+  for (bool grew = true; grew;) {
+    grew = false;
+    for (int& rank : ranks) {
+      const int count = next_step(rank, step, bases.dim);
+      if (count == 0 || count > left) continue;
+      rank += count;
+      left -= count;
+      grew = true;
+    }
+  }
+  return ranks;
+}
+
+HeadBases with_channel_pairs(HeadBases bases) {
+  const auto dim = static_cast<size_t>(bases.dim);
+  std::fill_n(bases.directions.begin(), bases.directions.size() / 2, 0.0f);
+  for (size_t i = 0; i < bases.channels.size(); ++i)
+    bases.directions[i * dim + static_cast<size_t>(bases.channels[i])] = 1;
+  std::ranges::copy(bases.channel_harm, bases.harm.begin());
+  return bases;
+}
+
+std::shared_ptr<const BasisTable> basis_table(const HeadBases& bases, std::span<const int> ranks) {
+  PITH_CHECK(ranks.size() == bases.sides(), "every side of a head has a rank");
+  const auto dim = static_cast<size_t>(bases.dim);
+  auto table = std::make_shared<BasisTable>();
+  table->heads = bases.heads;
+  for (size_t side = 0; side < bases.sides(); ++side) {
+    std::vector<Basis>& into = side < bases.sides() / 2 ? table->k : table->v;
+    Basis& basis = into.emplace_back();
+    if (ranks[side] >= bases.dim) continue;
+    basis.dim = bases.dim;
+    basis.rank = ranks[side];
+    const auto rank = static_cast<size_t>(basis.rank);
+    const float* directions = bases.directions.data() + side * dim * dim;
+    basis.up.assign(directions, directions + rank * dim);
+    basis.down.resize(dim * rank);
+    for (size_t r = 0; r < rank; ++r)
+      for (size_t d = 0; d < dim; ++d) basis.down[d * rank + r] = directions[r * dim + d];
+  }
+  return table;
+}
+
+HeadBases read_bases(const Calibration& file, const KvShape& shape) {
+  HeadBases bases{shape.layers, shape.heads, shape.dim, {}, {}, {}, {}};
+  const size_t half = sides_of(shape) / 2, dim = static_cast<size_t>(shape.dim);
+  for (const char* side : {"k", "v"}) {
+    const std::string name = std::string("basis.") + side;
+    const auto directions = file.tensor(name, half * dim * dim);
+    const auto harm = file.tensor(name + "_harm", half * dim);
+    bases.directions.insert(bases.directions.end(), directions.begin(), directions.end());
+    bases.harm.insert(bases.harm.end(), harm.begin(), harm.end());
+  }
+  const auto harm = file.tensor("basis.k_channel_harm", half * dim);
+  bases.channel_harm.assign(harm.begin(), harm.end());
+  std::vector<bool> named(half * dim);
+  for (const float channel : file.tensor("basis.k_channels", half * dim)) {
+    const size_t head = bases.channels.size() / dim * dim;
+    const bool fits = channel >= 0 && channel < static_cast<float>(dim);
+    if (!fits || named[head + static_cast<size_t>(channel)])
+      throw Error(Errc::bad_file,
+                  "the calibration file's basis.k_channels does not name every "
+                  "channel once; run 'pith calibrate basis' again");
+    named[head + static_cast<size_t>(channel)] = true;
+    bases.channels.push_back(static_cast<int>(channel));
+  }
+  for (const std::vector<float>* numbers : {&bases.directions, &bases.harm, &bases.channel_harm})
+    for (const float x : *numbers)
+      if (!std::isfinite(x))
+        throw Error(Errc::bad_file,
+                    "the calibration file's bases hold numbers that are not "
+                    "finite; run 'pith calibrate basis' again");
+  return bases;
+}
+
+std::vector<int> read_ranks(const Calibration& file, const KvShape& shape) {
+  std::vector<int> ranks;
+  for (const char* name : {"basis.k_rank", "basis.v_rank"})
+    for (const float rank : file.tensor(name, sides_of(shape) / 2)) {
+      if (!(rank >= 1) || rank > static_cast<float>(shape.dim))
+        throw Error(Errc::bad_file, std::string("the calibration file's ") + name +
+                                        " has a rank that no head can have; run 'pith calibrate "
+                                        "basis' again");
+      ranks.push_back(static_cast<int>(rank));
+    }
+  return ranks;
+}
+
+std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<const int> ranks) {
+  std::vector<CalibrationTensor> tensors;
+  const auto half = [](const auto& all, bool second) {
+    const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
+    return second ? std::vector<float>(middle, all.end()) : std::vector<float>(all.begin(), middle);
+  };
+  const std::vector<int64_t> each = {bases.heads, bases.layers};
+  for (const bool values : {false, true}) {
+    const std::string name = values ? "basis.v" : "basis.k";
+    tensors.push_back(
+        {name, {bases.dim, bases.dim, bases.heads, bases.layers}, half(bases.directions, values)});
+    tensors.push_back(
+        {name + "_harm", {bases.dim, bases.heads, bases.layers}, half(bases.harm, values)});
+    tensors.push_back({name + "_rank", each, half(ranks, values)});
+  }
+  const std::vector<int64_t> channels = {bases.dim, bases.heads, bases.layers};
+  tensors.push_back({"basis.k_channels", channels, {bases.channels.begin(), bases.channels.end()}});
+  tensors.push_back({"basis.k_channel_harm", channels, bases.channel_harm});
+  return tensors;
+}
+
+}  // namespace pith

@@ -1,0 +1,51 @@
+// Calibrated bases (ZACK, arXiv:2408.04107) and how many of their directions each head keeps.
+// `pith calibrate basis` finds both; methods and the search for a target share these rules.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kv/store_spec.h"
+#include "policy/calibration.h"
+#include "tensor/kv_shape.h"
+
+namespace pith {
+
+// Orthonormal directions of every head, keys and values apart, the ones that matter most first.
+struct HeadBases {
+  int layers = 0, heads = 0, dim = 0;
+  // [2, layers, heads, dim, dim]: keys, then values; a row is a direction.
+  std::vector<float> directions;
+  // [2, layers, heads, dim] what leaving a direction out costs, in one unit for all; never rising.
+  std::vector<float> harm;
+  // [layers, heads, dim] the same of single channels of keys, where those that rotary positions
+  // turn together stand side by side: a choice among them commutes with the rotation.
+  std::vector<int> channels;
+  std::vector<float> channel_harm;
+
+  size_t sides() const { return 2 * static_cast<size_t>(layers) * static_cast<size_t>(heads); }
+  int64_t coordinates() const { return static_cast<int64_t>(sides()) * dim; }  // per token, all
+};
+
+// Ranks are [2, layers, heads], multiples of `step` (or the dimension itself), at least one step.
+// As many coordinates in all as `coordinates` allows, in whole steps, where they matter most; fewer
+// than a step each cannot be.
+std::vector<int> ranks_of_size(const HeadBases& bases, int64_t coordinates, int step);
+// The same for every head, as far as whole steps go; the rest to the first ones.
+std::vector<int> even_ranks(const HeadBases& bases, int64_t coordinates, int step);
+
+// Keys in pairs of their own channels instead of directions; values as they were.
+HeadBases with_channel_pairs(HeadBases bases);
+
+// A head that keeps every direction is stored as it is, and costs nothing.
+std::shared_ptr<const BasisTable> basis_table(const HeadBases& bases, std::span<const int> ranks);
+
+// What `pith calibrate basis` wrote, under the names of policy/calibration.h. Throws bad_file.
+HeadBases read_bases(const Calibration& file, const KvShape& shape);
+// basis.k_rank, basis.v_rank: the ranks that met the target.
+std::vector<int> read_ranks(const Calibration& file, const KvShape& shape);
+std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<const int> ranks);
+
+}  // namespace pith
