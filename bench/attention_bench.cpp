@@ -101,6 +101,12 @@ BENCHMARK_CAPTURE(attend_token, f32, Quant::f32, Quant::f32)->Apply(shapes);
 BENCHMARK_CAPTURE(attend_token, f16, Quant::f16, Quant::f16)->Apply(shapes);
 BENCHMARK_CAPTURE(attend_token, bf16, Quant::bf16, Quant::bf16)->Apply(shapes);
 BENCHMARK_CAPTURE(attend_token, q8, Quant::q8_keys, Quant::q8_values)->Apply(shapes);
+BENCHMARK_CAPTURE(attend_token, kivi8, Quant::q8_channels, Quant::q8_groups32)->Apply(shapes);
+BENCHMARK_CAPTURE(attend_token, kivi4, Quant::q4_channels, Quant::q4_groups32)->Apply(shapes);
+BENCHMARK_CAPTURE(attend_token, kivi4_64, Quant::q4_channels, Quant::q4_groups64)->Apply(shapes);
+BENCHMARK_CAPTURE(attend_token, kivi3, Quant::q3_channels, Quant::q3_groups32)->Apply(shapes);
+BENCHMARK_CAPTURE(attend_token, kivi2, Quant::q2_channels, Quant::q2_groups32)->Apply(shapes);
+BENCHMARK_CAPTURE(attend_token, kivi2_64, Quant::q2_channels, Quant::q2_groups64)->Apply(shapes);
 
 void attend_prompt(benchmark::State& state, bool int16) {
   const int64_t dim = state.range(0), rows = state.range(1);

@@ -4,7 +4,9 @@
 // chain along rows: neither depends on how many heads or rows a call brings.
 #pragma once
 
+#include "kernels/pages_bits.inl.h"
 #include "kernels/pages_int8.inl.h"
+#include "kernels/pages_rows.inl.h"
 #include "kernels/table.h"
 #include "kernels/vec_math.inl.h"
 
@@ -232,8 +234,17 @@ constexpr PageKernels kPlainPage = {
     nullptr,          page_score<Rows>,  page_accumulate<Rows>};
 
 // In the order of Quant.
-constexpr PageKernels kPages[kQuantCount] = {kPlainPage<RowsF32>, kPlainPage<RowsF16>,
-                                             kPlainPage<RowsBf16>, kInt8Keys, kInt8Values};
+constexpr PageKernels kPages[kQuantCount] = {
+    // clang-format off
+    kPlainPage<RowsF32>, kPlainPage<RowsF16>, kPlainPage<RowsBf16>, kInt8Keys, kInt8Values,
+    kChannelKeys<2>, kChannelKeys<3>, kChannelKeys<4>, kChannelKeys<6>, kChannelKeys<8>,
+    kRowKeys<2>, kRowKeys<3>, kRowKeys<4>, kRowKeys<6>, kRowKeys<8>,
+    kGroupedValues<2, 32>, kGroupedValues<2, 64>, kGroupedValues<2, 128>,
+    kGroupedValues<3, 32>, kGroupedValues<3, 64>, kGroupedValues<3, 128>,
+    kGroupedValues<4, 32>, kGroupedValues<4, 64>, kGroupedValues<4, 128>,
+    kGroupedValues<6, 32>, kGroupedValues<6, 64>, kGroupedValues<6, 128>,
+    kGroupedValues<8, 32>, kGroupedValues<8, 64>, kGroupedValues<8, 128>};
+// clang-format on
 
 }  // namespace PITH_TARGET
 }  // namespace

@@ -18,11 +18,45 @@
 namespace pith {
 
 // How a page of key or value rows is coded. f32, f16 and bf16 are plain: rows of numbers, one
-// behind the other. The 8-bit formats have one scale per 32 columns of a key and one per value, and
-// are laid out for what is done with them: keys for dot products with queries, values for weighted
-// sums.
-enum class Quant : uint8_t { f32, f16, bf16, q8_keys, q8_values };
-inline constexpr int kQuantCount = 5;
+// behind the other. The others are laid out for what is done with them: keys for dot products with
+// queries, values for weighted sums.
+//   q8_keys, q8_values   codes from -127 to 127 and a scale, per 32 columns of a key, or per value
+//   qB_channels          keys: codes of B bits from a least number up, per column of the page
+//   qB_rows              keys: the same, per row and 32 columns
+//   qB_groupsG           values: the same, per row and G columns
+enum class Quant : uint8_t {
+  f32,
+  f16,
+  bf16,
+  q8_keys,
+  q8_values,
+  q2_channels,
+  q3_channels,
+  q4_channels,
+  q6_channels,
+  q8_channels,
+  q2_rows,
+  q3_rows,
+  q4_rows,
+  q6_rows,
+  q8_rows,
+  q2_groups32,
+  q2_groups64,
+  q2_groups128,
+  q3_groups32,
+  q3_groups64,
+  q3_groups128,
+  q4_groups32,
+  q4_groups64,
+  q4_groups128,
+  q6_groups32,
+  q6_groups64,
+  q6_groups128,
+  q8_groups32,
+  q8_groups64,
+  q8_groups128,
+};
+inline constexpr int kQuantCount = 30;
 constexpr bool is_plain(Quant quant) {
   return quant <= Quant::bf16;
 }
@@ -31,7 +65,8 @@ constexpr bool is_plain(Quant quant) {
 // Queries meet coded rows directly: no format is decoded on the decode path.
 struct PageKernels {
   size_t (*bytes)(int rows, int dim);
-  // Rows [first_row, first_row + rows) of a page; a coded page is filled from row 0 on, in order.
+  // Rows [first_row, first_row + rows) of a page; a page of q8_keys or q8_values is filled from row
+  // 0 on, in order, one of the formats behind them in one call.
   void (*encode)(const float* x, int64_t stride, int rows, int dim, std::byte* page, int first_row);
   void (*decode)(const std::byte* page, int first_row, int rows, int dim, float* x);
   // Formats that meet queries as integers: `prepare` brings q, packed [heads, dim], into the form

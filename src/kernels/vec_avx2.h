@@ -39,6 +39,9 @@ struct IVec {
   static IVec load(const int32_t* p) {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
   }
+  static IVec load(const std::byte* p) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+  }
   static IVec load_part(const int32_t* p, int n) {
     return {_mm256_maskload_epi32(p, part_mask(n))};
   }

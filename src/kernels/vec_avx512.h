@@ -36,6 +36,7 @@ struct IVec {
     return {_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)};
   }
   static IVec load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+  static IVec load(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
   static IVec load_part(const int32_t* p, int n) {
     return {_mm512_maskz_loadu_epi32(first_lanes(n).v, p)};
   }

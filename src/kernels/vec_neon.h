@@ -36,6 +36,9 @@ struct IVec {
   static IVec all(int32_t x) { return {vdupq_n_s32(x)}; }
   static IVec iota() { return {vreinterpretq_s32_u32(vld1q_u32(kIota))}; }
   static IVec load(const int32_t* p) { return {vld1q_s32(p)}; }
+  static IVec load(const std::byte* p) {
+    return {vreinterpretq_s32_u8(vld1q_u8(reinterpret_cast<const uint8_t*>(p)))};
+  }
   static IVec load_part(const int32_t* p, int n) {
     int32_t x[4] = {};
     __builtin_memcpy(x, p, static_cast<size_t>(n) * 4);

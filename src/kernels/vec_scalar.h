@@ -38,6 +38,11 @@ struct IVec {
   static IVec all(int32_t x) { return {x}; }
   static IVec iota() { return {0}; }  // 0, 1, 2, ...
   static IVec load(const int32_t* p) { return {*p}; }
+  static IVec load(const std::byte* p) {
+    IVec x;
+    __builtin_memcpy(&x.v, p, sizeof x.v);
+    return x;
+  }
   static IVec load_part(const int32_t* p, int n) { return {n > 0 ? *p : 0}; }
   static IVec load_u8(const std::byte* p) { return {static_cast<uint8_t>(*p)}; }
   static IVec load_i8(const std::byte* p) { return {static_cast<int8_t>(*p)}; }

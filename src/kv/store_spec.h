@@ -26,6 +26,13 @@ struct BasisTable {
   std::vector<Basis> k, v;  // [layers * heads]
 };
 
+// Formats of few-bit codes with a least number and a step: of keys, per column of a page, or per
+// row and 32 columns; of values, per row and `group` columns. bits: 2, 3, 4, 6 or 8; group: 32, 64
+// or 128.
+Quant channel_keys(int bits);
+Quant row_keys(int bits);
+Quant grouped_values(int bits, int group);
+
 struct StoreSpec {
   Quant k = Quant::f16;
   Quant v = Quant::f16;

@@ -176,7 +176,7 @@ std::unique_ptr<const Reducer> keep_best() {
 int rows_for_bytes(uint64_t bytes, const KvShape& shape, const StoreSpec& store,
                    const PageSummary* summary) {
   const KernelTable& kernels = active_kernels();
-  const auto page = [&](Quant quant) {
+  const auto page = [&](Quant quant) -> uint64_t {
     const size_t own = kernels.page[static_cast<size_t>(quant)].bytes(store.page_rows, shape.dim);
     return PagePool::page_cost(own) + sizeof(Page*) + sizeof(std::byte*);
   };
@@ -190,9 +190,15 @@ int rows_for_bytes(uint64_t bytes, const KvShape& shape, const StoreSpec& store,
     lanes += static_cast<uint64_t>(store.page_rows) * 8 + 2 * sizeof(std::byte*);
   }
   lanes = lanes * 17 / 16 + 1;
-  const uint64_t cost =
-      std::max(page(store.k), page(store.open)) + std::max(page(store.v), page(store.open)) + lanes;
-  const uint64_t pages = bytes / heads / cost;
+  // The newest pages are open: those of the tail, and one that is not full.
+  const uint64_t page_rows = static_cast<uint64_t>(store.page_rows);
+  const uint64_t open_pages =
+      (static_cast<uint64_t>(store.tail_rows) + page_rows - 1) / page_rows + 1;
+  const uint64_t sealed = page(store.k) + page(store.v) + lanes;
+  const uint64_t open = std::max(2 * page(store.open) + lanes, sealed);
+  const uint64_t share = bytes / heads;
+  const uint64_t pages =
+      share <= open_pages * open ? share / open : open_pages + (share - open_pages * open) / sealed;
   return static_cast<int>(
       std::min<uint64_t>(pages * static_cast<uint64_t>(store.page_rows), Options::kMost));
 }

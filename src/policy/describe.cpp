@@ -115,8 +115,8 @@ std::string methods_markdown() {
       "    name:key=value,key=value + name:key=value\n\n"
       "Each method fills one or more roles; what it leaves open is filled by the house: the last "
       "queries of the prompt vote (as in `snapkv`), every head has the same budget, the best rows "
-      "are kept, every row travels on, every page is read, a prompt reads every row and is read "
-      "once. Two methods that fill the same role are "
+      "are kept, every row travels on, every page is read, rows are stored in 16 bits, a prompt "
+      "reads every row and is read once. Two methods that fill the same role are "
       "refused.\n\n"
       "| method | roles | source | what it does |\n|---|---|---|---|\n";
   for (const Method& m : methods())
@@ -135,7 +135,7 @@ std::string methods_markdown() {
       "- A share is rounded to the nearest row, and never falls below the rows that always "
       "stay. A share of 1.0 keeps everything, generated rows too.\n"
       "- An amount of bytes is what the allocator may hold for the session's rows, spread evenly "
-      "over all heads, in whole pages.\n"
+      "over all heads, in whole pages, once the prompt is read: pages are coded at its end.\n"
       "- A further turn gets a budget of its own, and rows of earlier turns stay; bytes are of "
       "all turns together. A policy that reduces while generating instead holds each head to "
       "one budget over all turns.\n"

@@ -98,7 +98,7 @@ std::vector<MethodText> parse_spec(std::string_view spec) {
 
 // Which method filled a role, to name it when another one does too.
 struct Owners {
-  std::string scorer, budget, reducer, router, reader, tile_reader, probe;
+  std::string scorer, budget, reducer, router, reader, tile_reader, probe, store;
 };
 
 template <class Role>
@@ -120,9 +120,16 @@ void build(const Method& method, Options& options, const KvShape& shape, Policy&
   auto reader = std::move(policy.reader);
   auto tile_reader = std::move(policy.tile_reader);
   auto probe = std::move(policy.probe);
+  const StoreSpec before = policy.store;
   method.build(options, shape, policy);
   options.finish();
   const std::string name(method.name);
+  if (policy.store.k != before.k || policy.store.v != before.v ||
+      policy.store.basis != before.basis) {
+    if (!owners.store.empty())
+      refuse("both '" + owners.store + "' and '" + name + "' bring a store");
+    owners.store = name;
+  }
   merge(policy.scorer, std::move(scorer), owners.scorer, name, "scorer");
   merge(policy.budget, std::move(budget), owners.budget, name, "budget");
   merge(policy.reducer, std::move(reducer), owners.reducer, name, "reducer");

@@ -37,9 +37,12 @@ TEST(Dispatch, EveryFunctionOfEveryTableIsFilled) {
       const PageKernels& page = t.page[i];
       const auto quant = static_cast<Quant>(i);
       EXPECT_TRUE(page.bytes && page.encode && page.decode) << t.name << " " << i;
-      EXPECT_EQ(page.score != nullptr, quant != Quant::q8_values) << t.name << " " << i;
-      EXPECT_EQ(page.accumulate != nullptr, quant != Quant::q8_keys) << t.name << " " << i;
-      EXPECT_EQ(page.prepare != nullptr, quant == Quant::q8_keys) << t.name << " " << i;
+      const bool keys =
+          quant == Quant::q8_keys || (quant >= Quant::q2_channels && quant <= Quant::q8_rows);
+      EXPECT_EQ(page.score != nullptr, is_plain(quant) || keys) << t.name << " " << i;
+      EXPECT_EQ(page.accumulate != nullptr, !keys) << t.name << " " << i;
+      const bool rows = quant >= Quant::q2_rows && quant <= Quant::q8_rows;
+      EXPECT_EQ(page.prepare != nullptr, quant == Quant::q8_keys || rows) << t.name << " " << i;
       EXPECT_EQ(page.query_floats != nullptr, page.prepare != nullptr) << t.name << " " << i;
     }
   }

@@ -66,9 +66,11 @@ class Neutral : public EveryMethod {
     try {
       page_rows = make_policy(text, loaded_tiny_model(model)->config().shape)->store.page_rows;
       compressed = answer(model, tiny_options(1), text, prompt, 3);
-    } catch (const Error& error) {  // routers refuse to act there
-      ASSERT_NE(std::string(error.what()).find("sliding window"), std::string::npos)
-          << error.what();
+    } catch (const Error& error) {  // routers refuse to act there, and a store is one format
+      const std::string what = error.what();
+      ASSERT_TRUE(what.find("sliding window") != std::string::npos ||
+                  what.find("'cache' must be") != std::string::npos)
+          << what;
       return;
     }
     // Weights of 8-bit rows are rounded page by page, so pages have to be alike.

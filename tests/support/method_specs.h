@@ -23,6 +23,7 @@ inline std::string neutral_options(std::string_view name, const std::string& bud
   const bool share = budget.find('.') != std::string::npos;
   if (name == "fastkv") return share ? "tsp_rate=1" : "tsp_len=" + budget;
   if (name == "coverage") return "mass=1";
+  if (name == "kivi") return "bits=16";
   if (name == "route" || name == "lazyllm") return "steps=0:1.0";
   return {};
 }
