@@ -26,12 +26,25 @@ class Buffer {  // memory of one backend; freed with it
   virtual size_t bytes() const = 0;
 };
 
+// How the pages of one list of rows are coded.
+struct PageFormats {
+  Quant k = Quant::f16, v = Quant::f16;
+  bool operator==(const PageFormats&) const = default;
+};
+
 // One head of one session as a decode kernel sees it: coded pages, plain pages, pseudo rows.
 // All are attended to separately and merged; see kernels/attn_state.h. The rows that are read are
 // numbered 0 .. rows() - 1: the given sealed pages in order, then the open rows.
 struct PagedHead {
   std::span<const std::byte*const> sealed_k, sealed_v;  // the full pages to read, in order
   Quant k_quant = Quant::f16, v_quant = Quant::f16;
+  // Pages of a head may differ: each one's place in `formats`, whose keys meet queries as they are
+  // (no PageKernels::prepare). None: all are k_quant, v_quant.
+  std::span<const uint8_t> format_of;  // [sealed pages]
+  std::span<const PageFormats> formats;
+  PageFormats format(size_t page) const {
+    return format_of.empty() ? PageFormats{k_quant, v_quant} : formats[format_of[page]];
+  }
   int k_dim = 0, v_dim = 0;           // of sealed rows, after the basis
   const float* query_map = nullptr;   // [k_dim, dim] takes a query to sealed coordinates
   const float* output_map = nullptr;  // [v_dim, dim] takes their sum back; null: as is

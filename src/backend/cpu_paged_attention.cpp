@@ -34,6 +34,8 @@ void check(const HeadAttention& job) {
   PITH_CHECK(head.sealed_k.empty() ||
                  ((head.query_map || head.k_dim == dim) && (head.output_map || head.v_dim == dim)),
              "sealed rows of other coordinates come with a map");
+  PITH_CHECK(head.format_of.empty() || head.format_of.size() == head.sealed_k.size(),
+             "pages that differ each have a format");
   PITH_CHECK((job.rule.window == 0 && job.rule.alibi.empty()) || head.positions.size() >= rows,
              "every row has a position");
   PITH_CHECK(job.rule.alibi.empty() ||
@@ -199,7 +201,8 @@ void CpuBackend::attend_run(const HeadAttention& job, size_t index, float* memor
       if (!any) continue;
       if (p < sealed) {
         const auto at = static_cast<size_t>(p);
-        const Quant quant = values ? head.v_quant : head.k_quant;
+        const PageFormats formats = head.format(at);
+        const Quant quant = values ? formats.v : formats.k;
         f(table_.page[static_cast<int>(quant)], values ? head.sealed_v[at] : head.sealed_k[at],
           first, rows, values ? head.v_dim : head.k_dim, floats + plan.coded);
       } else {

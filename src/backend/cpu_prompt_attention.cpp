@@ -90,8 +90,9 @@ class DecodedRows {
       const int64_t at = static_cast<int64_t>(rows) * dim_;
       if (p < sealed) {
         const auto page = static_cast<size_t>(p);
-        sealed_rows(head_.k_quant, head_.sealed_k[page], head_.k_dim, head_.query_map, k_ + at);
-        sealed_rows(head_.v_quant, head_.sealed_v[page], head_.v_dim, head_.output_map, v_ + at);
+        const PageFormats formats = head_.format(page);
+        sealed_rows(formats.k, head_.sealed_k[page], head_.k_dim, head_.query_map, k_ + at);
+        sealed_rows(formats.v, head_.sealed_v[page], head_.v_dim, head_.output_map, v_ + at);
         rows += head_.page_rows;
       } else {
         const int before = (p - sealed) * head_.page_rows;

@@ -59,6 +59,38 @@ struct RowsBf16 {
   }
 };
 
+// A sign, 7 - Mantissa bits of exponent and the mantissa: e4m3 and e5m2 of the OCP. Shifted to
+// where a float has them, they are the number times a power of two, subnormal ones too. Numbers
+// beyond the largest become it, and NaN does.
+template <int Mantissa>
+struct RowsFp8 {
+  static constexpr int64_t bytes = 1;
+  static constexpr int kShift = 23 - Mantissa;
+  static constexpr float kUnit = Mantissa == 3 ? 0x1p120f : 0x1p112f;
+  static constexpr float kMost = Mantissa == 3 ? 448.0f : 57344.0f;
+  static Vec load(const std::byte* p) {
+    const IVec code = IVec::load_u8(p);
+    const Vec size = from_bits(shift_left<kShift>(code & IVec::all(0x7f))) * Vec::all(kUnit);
+    return from_bits(bits(size) | shift_left<24>(code & IVec::all(0x80)));
+  }
+  static Vec load_part(const std::byte* p, int n) {
+    std::byte x[Vec::lanes] = {};
+    __builtin_memcpy(x, p, static_cast<size_t>(n));
+    return load(x);
+  }
+  static void put(std::byte* p, Vec x) { put_part(p, Vec::lanes, x); }
+  static void put_part(std::byte* p, int n, Vec x) {
+    const Vec size = min(abs(x), Vec::all(kMost)) * Vec::all(1 / kUnit);
+    const IVec raw = bits(size);
+    const IVec odd = shift_right<kShift>(raw) & IVec::all(1);
+    const IVec code = shift_right<kShift>(raw + IVec::all((1 << (kShift - 1)) - 1) + odd);
+    const IVec sign = shift_right<24>(bits(x)) & IVec::all(0x80);
+    int32_t lanes[Vec::lanes];
+    store(lanes, code | sign);
+    for (int i = 0; i < n; ++i) p[i] = static_cast<std::byte>(lanes[i]);
+  }
+};
+
 template <class Rows>
 size_t page_bytes(int rows, int dim) {
   return static_cast<size_t>(rows) * static_cast<size_t>(dim) * Rows::bytes;
@@ -243,7 +275,8 @@ constexpr PageKernels kPages[kQuantCount] = {
     kGroupedValues<3, 32>, kGroupedValues<3, 64>, kGroupedValues<3, 128>,
     kGroupedValues<4, 32>, kGroupedValues<4, 64>, kGroupedValues<4, 128>,
     kGroupedValues<6, 32>, kGroupedValues<6, 64>, kGroupedValues<6, 128>,
-    kGroupedValues<8, 32>, kGroupedValues<8, 64>, kGroupedValues<8, 128>};
+    kGroupedValues<8, 32>, kGroupedValues<8, 64>, kGroupedValues<8, 128>,
+    kPlainPage<RowsFp8<3>>, kPlainPage<RowsFp8<2>>};
 // clang-format on
 
 }  // namespace PITH_TARGET

@@ -20,6 +20,7 @@ namespace pith {
 // How a page of key or value rows is coded. f32, f16 and bf16 are plain: rows of numbers, one
 // behind the other. The others are laid out for what is done with them: keys for dot products with
 // queries, values for weighted sums.
+//   fp8_e4m3, fp8_e5m2   rows of floats of 8 bits
 //   q8_keys, q8_values   codes from -127 to 127 and a scale, per 32 columns of a key, or per value
 //   qB_channels          keys: codes of B bits from a least number up, per column of the page
 //   qB_rows              keys: the same, per row and 32 columns
@@ -55,8 +56,10 @@ enum class Quant : uint8_t {
   q8_groups32,
   q8_groups64,
   q8_groups128,
+  fp8_e4m3,
+  fp8_e5m2,
 };
-inline constexpr int kQuantCount = 30;
+inline constexpr int kQuantCount = 32;
 constexpr bool is_plain(Quant quant) {
   return quant <= Quant::bf16;
 }

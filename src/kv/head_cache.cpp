@@ -1,5 +1,5 @@
-// Rows come in, full pages are sealed, kernels are told what to read; and what each of these may
-// need from the pool. How rows leave is in head_reduce.cpp.
+// Rows come in, full pages are sealed, kernels are told what to read. How rows leave is in
+// head_reduce.cpp, what each of these may need from the pool in head_bytes.cpp.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -12,7 +12,7 @@ namespace pith {
 namespace {
 
 const Basis* basis_of(const std::vector<Basis>& table, int index) {
-  const Basis& basis = table.at(static_cast<size_t>(index));
+  const Basis& basis = table.at(table.size() == 1 ? 0 : static_cast<size_t>(index));
   return basis.rank > 0 ? &basis : nullptr;
 }
 
@@ -24,6 +24,7 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
       open_(&active_kernels().page[static_cast<size_t>(spec.open)]),
       dim_(shape.dim),
       page_rows_(spec.page_rows),
+      tiers_(pool, MemoryClass::lanes),
       positions_(pool, MemoryClass::lanes),
       scores_(pool, MemoryClass::lanes),
       summaries_(pool, MemoryClass::summaries),
@@ -35,22 +36,38 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
   PITH_CHECK(spec.page_rows > 0 && spec.tail_rows >= 0 && spec.pseudo_rows >= 0,
              "a store spec counts rows");
   PITH_CHECK(is_plain(spec.open), "open rows are plain");
-  const auto set_up = [&](Side& side, MemoryClass what, Quant quant, const Basis* basis) {
+  const int layer = index / shape.heads;
+  formats_.push_back(spec.layers.empty() ? PageFormats{spec.k, spec.v}
+                                         : spec.layers.at(static_cast<size_t>(layer)));
+  if (shape.window(layer) == 0)
+    for (const StoreTier& tier : spec.tiers) formats_.push_back(tier.formats);
+  const auto table = [](Quant quant) -> const PageKernels& {
+    return active_kernels().page[static_cast<size_t>(quant)];
+  };
+  const auto set_up = [&](Side& side, MemoryClass what, const Basis* basis) {
     PITH_CHECK(basis == nullptr || basis->dim == dim_, "a basis fits its head");
+    PITH_CHECK(basis == nullptr || spec.tiers.empty(), "rows in tiers have no basis");
     side.what = what;
-    side.sealed = &active_kernels().page[static_cast<size_t>(quant)];
     side.basis = basis;
     side.dim = basis ? basis->rank : dim_;
-    side.moves = quant == spec.open && basis == nullptr;
-    side.sealed_bytes = side.sealed->bytes(page_rows_, side.dim);
+    for (const PageFormats& formats : formats_) {
+      const Quant quant = what == MemoryClass::pages_k ? formats.k : formats.v;
+      side.formats.push_back({.kernels = &table(quant),
+                              .moves = quant == spec.open && basis == nullptr,
+                              .bytes = table(quant).bytes(page_rows_, side.dim)});
+    }
     side.pages = {pool, MemoryClass::lanes};
     side.data = {pool, MemoryClass::lanes};
   };
+  for (const PageFormats& formats : formats_) {
+    PITH_CHECK(table(formats.k).score, "queries can meet keys");
+    PITH_CHECK(table(formats.v).accumulate, "values can be summed");
+    PITH_CHECK(formats_.size() == 1 || !table(formats.k).prepare,
+               "queries meet keys of tiers as they are");
+  }
   const BasisTable* bases = spec.basis.get();
-  PITH_CHECK(active_kernels().page[static_cast<size_t>(spec.k)].score, "queries can meet keys");
-  PITH_CHECK(active_kernels().page[static_cast<size_t>(spec.v)].accumulate, "values can be summed");
-  set_up(k_, MemoryClass::pages_k, spec.k, bases ? basis_of(bases->k, index) : nullptr);
-  set_up(v_, MemoryClass::pages_v, spec.v, bases ? basis_of(bases->v, index) : nullptr);
+  set_up(k_, MemoryClass::pages_k, bases ? basis_of(bases->k, index) : nullptr);
+  set_up(v_, MemoryClass::pages_v, bases ? basis_of(bases->v, index) : nullptr);
 }
 
 HeadCache::HeadCache(const HeadCache& other) : HeadCache() {
@@ -62,6 +79,8 @@ HeadCache::HeadCache(const HeadCache& other) : HeadCache() {
   k_ = forked(other.k_);
   v_ = forked(other.v_);
   sealed_ = other.sealed_;
+  formats_ = other.formats_;
+  tiers_ = other.tiers_.clone();
   positions_ = other.positions_.clone();
   scores_ = other.scores_.clone();
   summary_ = other.summary_;
@@ -86,33 +105,19 @@ HeadCache::Chosen HeadCache::no_choice(PagePool& pool) {
   return {{pool, MemoryClass::lanes},
           {pool, MemoryClass::lanes},
           {pool, MemoryClass::lanes},
+          {pool, MemoryClass::lanes},
           {pool, MemoryClass::lanes}};
 }
 
 HeadCache::Side HeadCache::forked(const Side& side) const {
   Side copy{.what = side.what,
-            .sealed = side.sealed,
+            .formats = side.formats,
             .basis = side.basis,
             .dim = side.dim,
-            .moves = side.moves,
-            .sealed_bytes = side.sealed_bytes,
             .pages = side.pages.clone(),
             .data = side.data.clone()};
   for (Page* page : copy.pages.span()) pool_->share(page);
   return copy;
-}
-
-size_t HeadCache::fork_bytes() const {
-  const auto clone_bytes = [](const auto& array) { return array.size() * sizeof(array[0]); };
-  const CountedArray<float> none;
-  size_t bytes = clone_bytes(positions_) + clone_bytes(scores_) + clone_bytes(summaries_) +
-                 clone_bytes(groups_) + (pseudo_.size() + pseudo_before_.size()) * pseudo_cost() +
-                 2 * none.growth(pseudo_k_.size()) + none.growth(pseudo_.size());
-  for (const Side* side : {&k_, &v_}) bytes += clone_bytes(side->pages) + clone_bytes(side->data);
-  if (summary_)
-    bytes += 2 * CountedArray<const std::byte*>().growth(static_cast<size_t>(sealed_)) +
-             2 * none.growth(positions_.size());
-  return bytes;
 }
 
 HeadCache::~HeadCache() {
@@ -270,16 +275,18 @@ void HeadCache::seal(const PageSummary* summary) {
   std::vector<float> plain;
   summaries_.hold(static_cast<size_t>(sealed_after) * summary_floats_);
   while (sealed_ < sealed_after) {
-    Page* k = k_.moves ? nullptr : pool_->acquire(k_.sealed_bytes, k_.what);
-    Page* v = v_.moves ? nullptr : pool_->acquire(v_.sealed_bytes, v_.what);
+    const Format &k_format = format(k_, sealed_), &v_format = format(v_, sealed_);
+    Page* k = k_format.moves ? nullptr : pool_->acquire(k_format.bytes, k_.what);
+    Page* v = v_format.moves ? nullptr : pool_->acquire(v_format.bytes, v_.what);
     for (auto& [side, coded] : {std::pair(&k_, k), std::pair(&v_, v)}) {
       if (coded == nullptr) continue;
       plain.resize(static_cast<size_t>(page_rows_) * dim_);
       open_->decode(side->pages[sealed_]->data, 0, page_rows_, dim_, plain.data());
-      code_page(*side, plain.data(), coded->data);
+      code_page(*side, format(*side, sealed_), plain.data(), coded->data);
       pool_->release(side->pages[sealed_]);
       set_page(*side, sealed_, coded);
     }
+    if (tiered() && tiers_.size() == static_cast<size_t>(sealed_)) tiers_.push_back(0);
     ++sealed_;
     if (summary_) {
       summaries_.extend(static_cast<size_t>(summary_floats_));
@@ -299,27 +306,29 @@ void HeadCache::summarise(int page) {
 }
 
 // rows: [page_rows, dim], plain.
-void HeadCache::code_page(const Side& side, const float* rows, std::byte* page) const {
+void HeadCache::code_page(const Side& side, const Format& format, const float* rows,
+                          std::byte* page) const {
   std::vector<float> mapped;
   if (side.basis) {
     mapped.resize(static_cast<size_t>(page_rows_) * side.dim);
     to_basis(*side.basis, rows, page_rows_, mapped.data());
     rows = mapped.data();
   }
-  side.sealed->encode(rows, side.dim, page_rows_, side.dim, page, 0);
+  format.kernels->encode(rows, side.dim, page_rows_, side.dim, page, 0);
 }
 
 // out: [rows, dim], plain.
 void HeadCache::decode_page(const Side& side, int page, int first, int rows, float* out) const {
   const std::byte* data = side.data[page];
-  if (page >= sealed_ || side.moves) {
+  const PageKernels& kernels = *format(side, page).kernels;
+  if (plain_page(side, page)) {
     open_->decode(data, first, rows, dim_, out);
   } else if (side.basis) {
     std::vector<float> coded(static_cast<size_t>(rows) * side.dim);
-    side.sealed->decode(data, first, rows, side.dim, coded.data());
+    kernels.decode(data, first, rows, side.dim, coded.data());
     from_basis(*side.basis, coded.data(), rows, out);
   } else {
-    side.sealed->decode(data, first, rows, dim_, out);
+    kernels.decode(data, first, rows, dim_, out);
   }
 }
 
@@ -361,14 +370,16 @@ void HeadCache::hold_chosen() {
   chosen_.v.hold(static_cast<size_t>(sealed_));
   chosen_.positions.hold(positions_.size());
   chosen_.rows.hold(positions_.size());
+  if (tiered()) chosen_.format_of.hold(static_cast<size_t>(sealed_));
 }
 
 PagedHead HeadCache::paged(std::span<const int32_t> chosen_pages) const {
   const size_t sealed = static_cast<size_t>(sealed_);
   const int64_t pseudo = static_cast<int64_t>(pseudo_.size());
   PagedHead head;
-  head.k_quant = spec_->k;
-  head.v_quant = spec_->v;
+  head.k_quant = formats_[0].k;
+  head.v_quant = formats_[0].v;
+  if (tiered()) head.formats = formats_;
   head.k_dim = k_.dim;
   head.v_dim = v_.dim;
   head.query_map = k_.basis ? k_.basis->up.data() : nullptr;
@@ -384,6 +395,7 @@ PagedHead HeadCache::paged(std::span<const int32_t> chosen_pages) const {
   if (chosen_pages.empty()) {
     head.sealed_k = k_.data.span().first(sealed);
     head.sealed_v = v_.data.span().first(sealed);
+    if (tiered()) head.format_of = tiers_.span().first(sealed);
     head.positions = positions_.span();
     return head;
   }
@@ -392,6 +404,7 @@ PagedHead HeadCache::paged(std::span<const int32_t> chosen_pages) const {
   chosen_.v.truncate(0);
   chosen_.positions.truncate(0);
   chosen_.rows.truncate(0);
+  chosen_.format_of.truncate(0);
   const auto list_rows = [&](int first, int count) {
     chosen_.positions.append(
         positions_.span().subspan(static_cast<size_t>(first), static_cast<size_t>(count)));
@@ -401,6 +414,7 @@ PagedHead HeadCache::paged(std::span<const int32_t> chosen_pages) const {
     PITH_CHECK(page >= 0 && page < sealed_, "a reader chooses among sealed pages");
     chosen_.k.push_back(k_.data[page]);
     chosen_.v.push_back(v_.data[page]);
+    if (tiered()) chosen_.format_of.push_back(tiers_[page]);
     list_rows(page * page_rows_, page_rows_);
   }
   list_rows(sealed_rows(), head.open_rows);
@@ -408,99 +422,8 @@ PagedHead HeadCache::paged(std::span<const int32_t> chosen_pages) const {
   head.sealed_v = chosen_.v.span();
   head.positions = chosen_.positions.span();
   head.row_numbers = chosen_.rows.span();
+  head.format_of = chosen_.format_of.span();
   return head;
-}
-
-CacheBytes HeadCache::bytes() const {
-  CacheBytes bytes;
-  for (const Side* side : {&k_, &v_}) {
-    int p = 0;
-    for (const Page* page : side->pages.span()) {
-      const size_t owners = static_cast<size_t>(page->owners);
-      const size_t share = (PagePool::page_cost(page->bytes) + owners - 1) / owners;
-      (p++ < sealed_ ? bytes.sealed : bytes.open) += share;
-    }
-    bytes.lanes += side->pages.bytes() + side->data.bytes();
-  }
-  bytes.lanes += positions_.bytes() + scores_.bytes() + chosen_.k.bytes() + chosen_.v.bytes() +
-                 chosen_.positions.bytes() + chosen_.rows.bytes();
-  bytes.summaries = summaries_.bytes() + groups_.bytes();
-  bytes.pseudo = (pseudo_.size() + pseudo_before_.size()) * pseudo_cost() + pseudo_k_.bytes() +
-                 pseudo_v_.bytes() + pseudo_log_weight_.bytes();
-  return bytes;
-}
-
-// What taking `added` rows may need: open pages, a copy of a shared last page, lanes.
-size_t HeadCache::write_bytes(int added, bool with_pseudo) const {
-  const auto pages_for = [&](int n) {
-    return static_cast<size_t>((n + page_rows_ - 1) / page_rows_);
-  };
-  const auto row_count = static_cast<size_t>(rows()) + static_cast<size_t>(added);
-  const size_t pages = pages_for(rows() + added), new_pages = pages - pages_for(rows());
-  size_t bytes = new_pages * 2 * PagePool::page_cost(open_bytes());
-  for (const Side* side : {&k_, &v_}) {
-    if (added > 0 && rows() % page_rows_ != 0 && side->pages.back()->owners > 1)
-      bytes += PagePool::page_cost(open_bytes());
-    bytes += side->pages.growth(pages) + side->data.growth(pages);
-  }
-  bytes += positions_.growth(row_count) + scores_.growth(row_count);
-  if (summary_) bytes += chosen_.positions.growth(row_count) + chosen_.rows.growth(row_count);
-  if (with_pseudo) bytes += pseudo_bytes();
-  return bytes;
-}
-
-// What one plan's pseudo rows may need.
-size_t HeadCache::pseudo_bytes() const {
-  const size_t added = static_cast<size_t>(spec_->pseudo_rows), all = pseudo_.size() + added;
-  return added * pseudo_cost() + pseudo_k_.growth(all * dim_) + pseudo_v_.growth(all * dim_) +
-         pseudo_log_weight_.growth(all);
-}
-
-// What sealing after `added` more rows adds for good; each page needs more while it is coded, see
-// seal_passing.
-size_t HeadCache::seal_bytes(int added, const PageSummary* summary) const {
-  if (summary == nullptr) summary = summary_;
-  const int summary_floats = summary ? summary->floats(dim_) : 0;
-  const int each = summary ? summary->group_pages() : 0;
-  const int sealed = std::max(sealed_, (rows() + added - spec_->tail_rows) / page_rows_);
-  size_t bytes = 0;
-  for (const Side* side : {&k_, &v_}) {
-    if (side->moves) continue;
-    const size_t coded = PagePool::page_cost(side->sealed_bytes),
-                 plain = PagePool::page_cost(open_bytes());
-    const size_t unshared = coded > plain ? coded - plain : 0;
-    for (int p = sealed_; p < sealed; ++p)
-      bytes += (p + 1) * page_rows_ <= rows() && side->pages[p]->owners > 1 ? coded : unshared;
-  }
-  if (summary_floats > 0) {
-    const size_t pages = static_cast<size_t>(sealed),
-                 row_count = static_cast<size_t>(rows()) + static_cast<size_t>(added);
-    bytes += summaries_.growth(pages * static_cast<size_t>(summary_floats));
-    if (each > 0)
-      bytes += groups_.growth((pages + static_cast<size_t>(each) - 1) / static_cast<size_t>(each) *
-                              static_cast<size_t>(summary_floats));
-    bytes += chosen_.k.growth(pages) + chosen_.v.growth(pages);
-    if (summary_ == nullptr)
-      bytes += chosen_.positions.growth(row_count) + chosen_.rows.growth(row_count);
-  }
-  return bytes;
-}
-
-size_t HeadCache::seal_passing() const {
-  return (k_.moves ? 0 : PagePool::page_cost(k_.sealed_bytes)) +
-         (v_.moves ? 0 : PagePool::page_cost(v_.sealed_bytes));
-}
-
-size_t HeadCache::bytes_for_apply() const {
-  size_t bytes = pseudo_bytes();
-  if (!pseudo_replaced_) bytes += static_cast<size_t>(marked_pseudo_) * pseudo_cost();
-  for (const Side* side : {&k_, &v_}) {
-    if (!side->moves && sealed_ > 0) bytes += PagePool::page_cost(open_bytes());
-    if (pool_->shared_pages() == 0) continue;
-    for (const Page* page : side->pages.span())
-      if (page->owners > 1) bytes += PagePool::page_cost(page->bytes);
-  }
-  return bytes;
 }
 
 }  // namespace pith

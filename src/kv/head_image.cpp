@@ -31,7 +31,7 @@ HeadImage HeadCache::image() const {
 
 // Bytes of page p that rows fill.
 size_t HeadCache::page_bytes(const Side& side, int page, int rows, int sealed) const {
-  if (page < sealed) return side.moves ? open_bytes() : side.sealed_bytes;
+  if (page < sealed) return format(side, page).bytes;
   return open_->bytes(std::min(page_rows_, rows - page * page_rows_), dim_);
 }
 
@@ -48,7 +48,7 @@ std::string HeadCache::why_not(const HeadImage& image, const PageSummary* summar
   if (image.summaries.size() != floats * static_cast<size_t>(image.sealed_pages))
     return "has not one summary per page";
   std::vector<int32_t> positions(image.positions.begin(), image.positions.end());
-  if (spec_->keeps_dropped) std::ranges::sort(positions);  // rows come in any order
+  if (spec_->keeps_dropped || tiered()) std::ranges::sort(positions);  // rows come in any order
   for (size_t i = 0; i < rows; ++i)
     if (positions[i] < (i == 0 ? 0 : positions[i - 1] + 1))
       return "has positions that do not ascend";
@@ -59,12 +59,22 @@ std::string HeadCache::why_not(const HeadImage& image, const PageSummary* summar
       return "has a pseudo row without weight";
   for (const auto& [side, side_pages] : {std::pair(&k_, &image.k), std::pair(&v_, &image.v)}) {
     if (side_pages->size() != pages) return "has not a page for every row";
-    for (size_t p = 0; p < pages; ++p)
+    for (size_t p = static_cast<size_t>(image.sealed_pages); p < pages; ++p)
       if ((*side_pages)[p].size() !=
           page_bytes(*side, static_cast<int>(p), count, image.sealed_pages))
         return "has a page of another size";
   }
+  for (size_t p = 0; p < static_cast<size_t>(image.sealed_pages); ++p)
+    if (tier_of(image.k[p].size(), image.v[p].size()) < 0) return "has a page of another size";
   return {};
+}
+
+// Tiers differ in the size of their pages. -1: none has such pages.
+int HeadCache::tier_of(size_t k_bytes, size_t v_bytes) const {
+  for (size_t t = 0; t < formats_.size(); ++t)
+    if (k_.formats[t].bytes == k_bytes && v_.formats[t].bytes == v_bytes)
+      return static_cast<int>(t);
+  return -1;
 }
 
 size_t HeadCache::restore_bytes(const HeadImage& image) const {
@@ -77,11 +87,11 @@ size_t HeadCache::restore_bytes(const HeadImage& image) const {
                  4 * no_table.growth(pages) + 2 * no_table.growth(pages) + 2 * none.growth(rows) +
                  pseudo * pseudo_cost() + 2 * none.growth(pseudo * static_cast<size_t>(dim_)) +
                  none.growth(pseudo);
-  for (const Side* side : {&k_, &v_})
+  if (tiered()) bytes += 2 * CountedArray<uint8_t>().growth(pages);
+  for (const auto* side : {&image.k, &image.v})
     for (size_t p = 0; p < pages; ++p)
-      bytes += PagePool::page_cost(static_cast<int>(p) < image.sealed_pages && !side->moves
-                                       ? side->sealed_bytes
-                                       : open_bytes());
+      bytes += PagePool::page_cost(static_cast<int>(p) < image.sealed_pages ? (*side)[p].size()
+                                                                            : open_bytes());
   return bytes;
 }
 
@@ -92,12 +102,16 @@ void HeadCache::restore(const HeadImage& image, const PageSummary* summary) {
     side->pages.hold(pages->size());
     side->data.hold(pages->size());
     for (size_t p = 0; p < pages->size(); ++p) {
-      const bool coded = static_cast<int>(p) < image.sealed_pages && !side->moves;
-      Page* page = pool_->acquire(coded ? side->sealed_bytes : open_bytes(), side->what);
+      const bool sealed = static_cast<int>(p) < image.sealed_pages;
+      Page* page = pool_->acquire(sealed ? (*pages)[p].size() : open_bytes(), side->what);
       side->pages.push_back(page);
       side->data.push_back(page->data);
       std::memcpy(page->data, (*pages)[p].data(), (*pages)[p].size());
     }
+  }
+  for (int p = 0; tiered() && p < image.sealed_pages; ++p) {
+    const auto at = static_cast<size_t>(p);
+    tiers_.push_back(static_cast<uint8_t>(tier_of(image.k[at].size(), image.v[at].size())));
   }
   positions_.append(image.positions);
   scores_.append(image.scores);

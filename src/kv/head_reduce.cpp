@@ -88,6 +88,7 @@ int HeadCache::keep_rows(std::span<const int32_t> keep) {
   };
   const int sealed_after = kept_below(sealed_rows()) / page_rows_;
   const int from = static_cast<int>(unchanged) / page_rows_;
+  PITH_CHECK(!tiered() || from >= sealed_, "rows that lie in tiers stay");
 
   std::vector<int> to_summarise;
   if (summary_)
@@ -132,16 +133,17 @@ int HeadCache::compact(Side& side, std::span<const int32_t> keep, int from, int 
   const int pages_before = static_cast<int>(side.pages.size());
   const int pages_after = static_cast<int>((keep.size() + page_rows_ - 1) / page_rows_);
   Spares spares(*pool_);
-  std::vector<std::byte> gathered(std::max(open_bytes(), side.sealed_bytes));
+  const Format& all = side.formats[0];  // where there are tiers, only open pages come here
+  std::vector<std::byte> gathered(std::max(open_bytes(), all.bytes));
   int done = from;  // old pages before are read to the end
   const auto retire = [&](int until) {
     for (; done < until; ++done) spares.put(std::exchange(side.pages[done], nullptr));
   };
   int recoded = 0;
   for (int t = from; t < pages_after; ++t) {
-    const bool coded = t < sealed_after && !side.moves;
+    const bool coded = t < sealed_after && !all.moves;
     const int whole = whole_page(keep, t);
-    if (whole >= 0 && (side.moves || (whole < sealed_) == (t < sealed_after))) {
+    if (whole >= 0 && (all.moves || (whole < sealed_) == (t < sealed_after))) {
       retire(whole);
       done = whole + 1;
       set_page(side, t, std::exchange(side.pages[whole], nullptr));
@@ -154,10 +156,10 @@ int HeadCache::compact(Side& side, std::span<const int32_t> keep, int from, int 
       gather_coded(side, rows, gathered.data());
     else
       gather_plain(side, rows, gathered.data());
-    if (!side.moves)
+    if (!all.moves)
       recoded += static_cast<int>(std::ranges::lower_bound(rows, sealed_rows()) - rows.begin());
     retire(end == keep.size() ? pages_before : keep[end] / page_rows_);
-    const size_t bytes = coded ? side.sealed_bytes : open_bytes();
+    const size_t bytes = coded ? all.bytes : open_bytes();
     Page* page = spares.take(bytes, side.what);
     std::memcpy(page->data, gathered.data(), bytes);
     set_page(side, t, page);
@@ -175,10 +177,10 @@ void HeadCache::gather_coded(const Side& side, std::span<const int32_t> rows,
                              std::byte* page) const {
   std::vector<float> coordinates(rows.size() * static_cast<size_t>(side.dim));
   each_run(rows, page_rows_, [&](int source, int first, int count, int at) {
-    side.sealed->decode(side.data[source], first, count, side.dim,
-                        coordinates.data() + static_cast<size_t>(at) * side.dim);
+    side.formats[0].kernels->decode(side.data[source], first, count, side.dim,
+                                    coordinates.data() + static_cast<size_t>(at) * side.dim);
   });
-  side.sealed->encode(coordinates.data(), side.dim, page_rows_, side.dim, page, 0);
+  side.formats[0].kernels->encode(coordinates.data(), side.dim, page_rows_, side.dim, page, 0);
 }
 
 // Plain rows; those from coded pages become plain again.
@@ -187,7 +189,7 @@ void HeadCache::gather_plain(const Side& side, std::span<const int32_t> rows,
   const size_t row_bytes = open_bytes() / static_cast<size_t>(page_rows_);
   std::vector<float> decoded;
   each_run(rows, page_rows_, [&](int source, int first, int count, int at) {
-    if (source >= sealed_ || side.moves) {
+    if (plain_page(side, source)) {
       std::memcpy(page + static_cast<size_t>(at) * row_bytes,
                   side.data[source] + static_cast<size_t>(first) * row_bytes,
                   static_cast<size_t>(count) * row_bytes);
@@ -213,8 +215,8 @@ int HeadCache::repack(std::span<const int32_t> positions, const TurnKeys& turn) 
     decode_page(k_, page, 0, count, keys.data());
     turn(Mat::packed(keys.data(), {count, dim_}), by);
     Page* own = writable(k_, page);
-    if (page < sealed_ && !k_.moves) {
-      code_page(k_, keys.data(), own->data);
+    if (!plain_page(k_, page)) {
+      code_page(k_, format(k_, page), keys.data(), own->data);
       recoded += count;
     } else {
       open_->encode(keys.data(), dim_, count, dim_, own->data, 0);

@@ -1,5 +1,6 @@
 // Rows that get new vectors, and the summaries of groups of pages, which follow the pages.
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
 #include "kernels/kernels.h"
@@ -53,19 +54,57 @@ void HeadCache::rewrite(const HeadPlan& plan, int first) {
   if (!plan.rewritten.empty()) join_groups();
 }
 
+void HeadCache::arrange(std::span<const int32_t> order, std::span<const uint8_t> tiers) {
+  PITH_CHECK(tiered() && tiers_.size() == static_cast<size_t>(sealed_), "a head has tiers");
+  const int first = sealed_rows();
+  const auto count = static_cast<size_t>(rows() - first), page = static_cast<size_t>(page_rows_);
+  PITH_CHECK(order.size() == count && tiers.size() <= count / page, "open rows are arranged");
+  for (const uint8_t tier : tiers) PITH_CHECK(tier < formats_.size(), "a tier exists");
+  std::vector<bool> seen(count);
+  for (const int32_t row : order) {
+    const auto at = static_cast<size_t>(row - first);
+    PITH_CHECK(row >= first && at < count && !seen[at], "every open row is arranged once");
+    seen[at] = true;
+  }
+  tiers_.append(tiers);
+
+  const size_t passing = arrange_bytes(0), row_bytes = open_bytes() / page;
+  pool_->charge(passing, MemoryClass::prompt);
+  std::vector<std::byte> rows_before(count * row_bytes);
+  for (Side* side : {&k_, &v_}) {
+    for (size_t i = 0; i < count; i += page)
+      std::memcpy(rows_before.data() + i * row_bytes,
+                  side->data[static_cast<size_t>(sealed_) + i / page],
+                  std::min(page, count - i) * row_bytes);
+    for (size_t i = 0; i < count; ++i) {
+      Page* const to = writable(*side, sealed_ + static_cast<int>(i / page));
+      std::memcpy(to->data + i % page * row_bytes,
+                  rows_before.data() + static_cast<size_t>(order[i] - first) * row_bytes,
+                  row_bytes);
+    }
+  }
+  const auto move_lane = [&](auto lane) {
+    const std::vector before(lane.begin(), lane.end());
+    for (size_t i = 0; i < count; ++i) lane[i] = before[static_cast<size_t>(order[i] - first)];
+  };
+  move_lane(positions_.span().subspan(static_cast<size_t>(first)));
+  move_lane(scores_.span().subspan(static_cast<size_t>(first)));
+  pool_->refund(passing, MemoryClass::prompt);
+}
+
 // Returns how many sealed rows were coded again.
 int HeadCache::set_row(Side& side, int row, std::span<const float> values) {
   PITH_CHECK(values.size() == static_cast<size_t>(dim_), "a row has as many numbers as its head");
   const int page = row / page_rows_, at = row % page_rows_;
   Page* const own = writable(side, page);
-  if (page >= sealed_ || side.moves) {
+  if (plain_page(side, page)) {
     open_->encode(values.data(), dim_, 1, dim_, own->data, at);
     return 0;
   }
   std::vector<float> rows(static_cast<size_t>(page_rows_) * dim_);
   decode_page(side, page, 0, page_rows_, rows.data());
   std::ranges::copy(values, rows.begin() + static_cast<std::ptrdiff_t>(at) * dim_);
-  code_page(side, rows.data(), own->data);
+  code_page(side, format(side, page), rows.data(), own->data);
   return page_rows_;
 }
 

@@ -18,8 +18,9 @@ KvStore::KvStore(const KvShape& shape, const StoreSpec& spec, PagePool& pool)
     : shape_(shape), spec_(spec), pool_(pool) {
   const int heads = shape.layers * shape.heads;
   if (const BasisTable* bases = spec.basis.get())
-    PITH_CHECK(bases->k.size() == static_cast<size_t>(heads) && bases->v.size() == bases->k.size(),
-               "a basis table has an entry for every head");
+    for (const std::vector<Basis>* side : {&bases->k, &bases->v})
+      PITH_CHECK(side->size() == static_cast<size_t>(heads) || side->size() == 1,
+                 "a basis table has an entry for every head, or one for all");
   heads_.reserve(static_cast<size_t>(heads));
   for (int i = 0; i < heads; ++i) heads_.push_back(HeadCache(shape_, spec_, pool_, i));
   for (int l = 0; spec.keeps_dropped && l < shape.layers; ++l)
@@ -88,7 +89,7 @@ size_t KvStore::bytes_for_layer(int rows, const PageSummary* summary) const {
       const size_t now = head.seal_bytes(0, summary);
       seal += now;
       written += head.write_bytes(rows, true) + head.seal_bytes(rows, summary) - now;
-      passing = std::max(passing, head.seal_passing());
+      passing = std::max({passing, head.seal_passing(), head.arrange_bytes(rows)});
     }
     largest = std::max(largest, written);
   }

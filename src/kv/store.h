@@ -99,6 +99,9 @@ class HeadCache {
   // old rows up to the newest, not the many new ones down, and may let heads differ in length:
   // row r goes to newest - (rows - 1 - r), and the next token keeps its absolute position.
   int repack(std::span<const int32_t> positions, const TurnKeys& turn);
+  // Before sealing, where the spec has tiers: puts the open rows in the order that `order` names,
+  // all of them once, so that the first of them fill pages of the given tiers (0: none).
+  void arrange(std::span<const int32_t> order, std::span<const uint8_t> tiers);
   // Codes every full page that is older than the tail. The summary is the same in every call and
   // outlives the head.
   void seal(const PageSummary* summary);
@@ -121,25 +124,41 @@ class HeadCache {
  private:
   friend class KvStore;
 
+  struct Format {  // of sealed pages
+    const PageKernels* kernels = nullptr;
+    bool moves = false;  // sealed pages are what they were when open
+    size_t bytes = 0;    // of a page
+  };
   struct Side {  // keys or values
     MemoryClass what = MemoryClass::pages_k;
-    const PageKernels* sealed = nullptr;
+    std::vector<Format> formats;   // that of all rows, then those of tiers
     const Basis* basis = nullptr;  // null: identity
     int dim = 0;                   // of sealed rows
-    bool moves = false;            // sealed pages are what they were when open
-    size_t sealed_bytes = 0;       // of a page
     CountedArray<Page*> pages;     // page p holds rows [p * page_rows, ...); sealed ones first
     CountedArray<const std::byte*> data;  // pages[p]->data
   };
   struct Chosen {  // behind paged(chosen_pages)
     CountedArray<const std::byte*> k, v;
     CountedArray<int32_t> positions, rows;
+    CountedArray<uint8_t> format_of;
   };
   HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool, int index);
   HeadCache(const HeadCache& other);  // a fork
 
   static void check_plan(std::span<const int32_t> keep, int64_t rows);
   static Chosen no_choice(PagePool& pool);
+  // The format that sealed page `page` has, or will have.
+  const Format& format(const Side& side, int page) const {
+    return side
+        .formats[static_cast<size_t>(page) < tiers_.size() ? tiers_[static_cast<size_t>(page)] : 0];
+  }
+  bool tiered() const { return formats_.size() > 1; }
+  // Whether the page lies as it was written.
+  bool plain_page(const Side& side, int page) const {
+    return page >= sealed_ || format(side, page).moves;
+  }
+  size_t coded_cost(const Side& side) const;
+  int tier_of(size_t k_bytes, size_t v_bytes) const;
   size_t open_bytes() const;
   size_t page_bytes(const Side& side, int page, int rows, int sealed) const;
   size_t pseudo_cost() const;
@@ -154,7 +173,7 @@ class HeadCache {
   size_t groups_of(int pages) const;
   void rewrite(const HeadPlan& plan, int first);
   int set_row(Side& side, int row, std::span<const float> values);
-  void code_page(const Side& side, const float* rows, std::byte* page) const;
+  void code_page(const Side& side, const Format& format, const float* rows, std::byte* page) const;
   void decode_page(const Side& side, int page, int first, int rows, float* out) const;
   ConstMat plain_copy(const Side& side, std::vector<float>& scratch) const;
   void copy_rows(const Side& side, int first, int count, float* out) const;
@@ -173,6 +192,7 @@ class HeadCache {
   size_t pseudo_bytes() const;
   size_t seal_bytes(int added, const PageSummary* summary) const;
   size_t seal_passing() const;
+  size_t arrange_bytes(int added) const;
   size_t fork_bytes() const;
 
   const StoreSpec* spec_ = nullptr;
@@ -180,7 +200,9 @@ class HeadCache {
   const PageKernels* open_ = nullptr;
   int dim_ = 0, page_rows_ = 1;
   Side k_, v_;
-  int sealed_ = 0;  // pages
+  int sealed_ = 0;                    // pages
+  std::vector<PageFormats> formats_;  // as Side::formats
+  CountedArray<uint8_t> tiers_;       // of pages from the first on, if there are tiers; else empty
   CountedArray<int32_t> positions_;
   CountedArray<float> scores_;
 

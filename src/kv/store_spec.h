@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/backend.h"
 #include "kernels/table.h"
 
 namespace pith {
@@ -15,6 +16,9 @@ struct Basis {
   int dim = 0, rank = 0;
   std::vector<float> down;  // [dim, rank]
   std::vector<float> up;    // [rank, dim]
+  // Not 0: down and up are a Walsh-Hadamard transform of runs of so many coordinates behind a
+  // change of signs, which is faster than by matrix.
+  int hadamard = 0;
 };
 
 // Plain rows [count, dim] to coordinates [count, rank], and back.
@@ -23,7 +27,17 @@ void from_basis(const Basis& basis, const float* coordinates, int count, float* 
 
 struct BasisTable {
   int heads = 0;
-  std::vector<Basis> k, v;  // [layers * heads]
+  std::vector<Basis> k, v;  // [layers * heads], or one for all of them
+};
+
+// A rotation that spreads outliers over all coordinates: random signs, then a Walsh-Hadamard
+// transform of runs as long as the largest power of two that divides dim. The same for all heads.
+std::shared_ptr<const BasisTable> hadamard_bases(int dim, uint64_t seed);
+
+// A part of the rows that a prompt leaves, stored in pages of its own.
+struct StoreTier {
+  double share = 0;  // of the rows
+  PageFormats formats;
 };
 
 // Formats of few-bit codes with a least number and a step: of keys, per column of a page, or per
@@ -38,6 +52,12 @@ struct StoreSpec {
   Quant v = Quant::f16;
   Quant open = Quant::f16;                            // of rows that are not sealed yet; plain
   std::shared_ptr<const BasisTable> basis = nullptr;  // null: identity
+  // [layers] formats of sealed pages, where layers differ; else empty.
+  std::vector<PageFormats> layers = {};
+  // Of the rows of a prompt, those with the lowest scores go to the last tier, whole pages of them,
+  // the next to the one before; the others, and generated rows, are stored as k and v say. A layer
+  // with a sliding window has no tiers. Not with a basis, and not where rows leave or turn later.
+  std::vector<StoreTier> tiers = {};
   int page_rows = 32;   // also the group length of the channel formats
   int tail_rows = 0;    // newest rows that stay plain (KIVI's residual window)
   int pseudo_rows = 0;  // most pseudo rows that one plan adds to a head; memory is asked for by it

@@ -12,23 +12,6 @@
 namespace pith {
 namespace {
 
-class AttentionSoFar final : public Scorer {
- public:
-  Demand demand() const override { return {.prompt_mass = Mass::sum, .decode_probs = true}; }
-  bool scores_add_up() const override { return true; }
-  bool scores_steps() const override { return true; }
-
-  void score_prompt(const LayerTap& tap, Mat scores) const override {
-    const ConstMat mass = tap.ops.to_host(tap.prompt_mass);
-    for (int h = 0; h < tap.shape.heads; ++h) std::ranges::copy(mass.row(h), scores.row(h).begin());
-  }
-
-  void score_step(const StepTap& tap, std::span<float> scores) const override {
-    for (size_t i = 0; i < tap.probs.size(); ++i)
-      scores[tap.rows.empty() ? i : static_cast<size_t>(tap.rows[i])] += tap.probs[i];
-  }
-};
-
 void build(Options& o, const KvShape& /*shape*/, Policy& p) {
   const bool running = o.word("form", "running", "running|prompt",
                               "running: the paper, evicts while generating; prompt: sums of the "
@@ -39,7 +22,7 @@ void build(Options& o, const KvShape& /*shape*/, Policy& p) {
   p.protect.recent_share = std::max(p.protect.recent_share, newest);
   p.reduce_every = o.count("reduce_every", running ? 1 : 0,
                            "generated tokens between reductions; 0: the prompt only");
-  p.scorer = std::make_unique<AttentionSoFar>();
+  p.scorer = attention_received();
 }
 
 const RegisterMethod h2o{{

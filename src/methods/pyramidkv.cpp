@@ -2,29 +2,9 @@
 // falls in a line from the first layer to the last. methods.md 9.5.
 #include "policy/defaults.h"
 #include "policy/registry.h"
-#include "policy/shares.h"
 
 namespace pith {
 namespace {
-
-class FallingLine final : public Budget {
- public:
-  explicit FallingLine(double steepness) : steepness_(steepness) {}
-  bool needs_amount() const override { return true; }
-
-  void assign(const ScoreBoard& board, BudgetTable& table) const override {
-    std::vector<int> even;
-    if (!even_shares(board, even)) return;
-    const std::vector<int> rows = pyramid(board, table, even, steepness_);
-    // What a layer keeps was decided when it came.
-    for (int l = board.newest_layer(); l < table.layers; ++l)
-      for (int h = 0; h < table.heads; ++h)
-        table.at(l, h) = board.protected_rows() + rows[static_cast<size_t>(l)];
-  }
-
- private:
-  double steepness_;
-};
 
 const RegisterMethod pyramidkv{{
     .name = "pyramidkv",
@@ -37,7 +17,7 @@ const RegisterMethod pyramidkv{{
               o.number("beta", 20,
                        "the last layer gets 1 / beta of the mean, the first as much more", 1, 1000);
           default_vote(p, {.window = 8, .width = 7, .pool = Pool::max});
-          p.budget = std::make_unique<FallingLine>(beta);
+          p.budget = falling_budget(beta);
         },
     .cost = "a prompt: snapkv's vote; a token: nothing",
     .departures =

@@ -405,6 +405,7 @@ void Compressor::end_prompt(PromptObserver* observer) {
     carry_out(tasks, prompt_.stats.rows_recoded);
     if (observer) observer->prompt_ended(store_, prompt_.table);
     repack(prompt_.stats.rows_recoded);
+    sort_into_tiers();
     store_.seal(policy_.reader.get());
   }
   table_ = prompt_.table;

@@ -1,10 +1,12 @@
 #include "policy/defaults.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/kernels.h"
+#include "policy/shares.h"
 
 namespace pith {
 namespace {
@@ -78,6 +80,42 @@ class NewestFirst final : public Scorer {
     const size_t n = scores.size();
     scores[n - 1] = n > 1 ? scores[n - 2] + 1 : 0;
   }
+};
+
+class AttentionSoFar final : public Scorer {
+ public:
+  Demand demand() const override { return {.prompt_mass = Mass::sum, .decode_probs = true}; }
+  bool scores_add_up() const override { return true; }
+  bool scores_steps() const override { return true; }
+
+  void score_prompt(const LayerTap& tap, Mat scores) const override {
+    const ConstMat mass = tap.ops.to_host(tap.prompt_mass);
+    for (int h = 0; h < tap.shape.heads; ++h) std::ranges::copy(mass.row(h), scores.row(h).begin());
+  }
+
+  void score_step(const StepTap& tap, std::span<float> scores) const override {
+    for (size_t i = 0; i < tap.probs.size(); ++i)
+      scores[tap.rows.empty() ? i : static_cast<size_t>(tap.rows[i])] += tap.probs[i];
+  }
+};
+
+class FallingLine final : public Budget {
+ public:
+  explicit FallingLine(double steepness) : steepness_(steepness) {}
+  bool needs_amount() const override { return true; }
+
+  void assign(const ScoreBoard& board, BudgetTable& table) const override {
+    std::vector<int> even;
+    if (!even_shares(board, even)) return;
+    const std::vector<int> rows = pyramid(board, table, even, steepness_);
+    // What a layer keeps was decided when it came.
+    for (int l = board.newest_layer(); l < table.layers; ++l)
+      for (int h = 0; h < table.heads; ++h)
+        table.at(l, h) = board.protected_rows() + rows[static_cast<size_t>(l)];
+  }
+
+ private:
+  double steepness_;
 };
 
 class EvenBudget final : public Budget {
@@ -163,6 +201,12 @@ std::unique_ptr<const Scorer> window_vote(const Vote& vote) {
 std::unique_ptr<const Scorer> newest_first() {
   return std::make_unique<NewestFirst>();
 }
+std::unique_ptr<const Scorer> attention_received() {
+  return std::make_unique<AttentionSoFar>();
+}
+std::unique_ptr<const Budget> falling_budget(double steepness) {
+  return std::make_unique<FallingLine>(steepness);
+}
 std::unique_ptr<const Budget> even_budget(Amount amount, int session_rows) {
   return std::make_unique<EvenBudget>(amount, session_rows);
 }
@@ -193,8 +237,15 @@ int rows_for_bytes(uint64_t bytes, const KvShape& shape, const StoreSpec& store,
   // The newest pages are open: those of the tail, and one that is not full.
   const uint64_t page_rows = static_cast<uint64_t>(store.page_rows);
   const uint64_t open_pages =
-      (static_cast<uint64_t>(store.tail_rows) + page_rows - 1) / page_rows + 1;
-  const uint64_t sealed = page(store.k) + page(store.v) + lanes;
+      (static_cast<uint64_t>(store.tail_rows) + page_rows - 1) / page_rows + 1 + store.tiers.size();
+  // Where there are tiers, their shares of a page, and what is left over of each in plain ones.
+  double coded = static_cast<double>(page(store.k) + page(store.v)), rest = 1, of_tiers = 0;
+  for (const StoreTier& tier : store.tiers) {
+    of_tiers += tier.share * static_cast<double>(page(tier.formats.k) + page(tier.formats.v));
+    rest -= tier.share;
+  }
+  coded = coded * rest + of_tiers;
+  const uint64_t sealed = static_cast<uint64_t>(std::ceil(coded)) + lanes;
   const uint64_t open = std::max(2 * page(store.open) + lanes, sealed);
   const uint64_t share = bytes / heads;
   const uint64_t pages =

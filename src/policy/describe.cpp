@@ -93,7 +93,8 @@ MethodHelp describe(const Method& method) {
   if (policy.reader) help.roles.emplace_back("reader");
   if (policy.tile_reader) help.roles.emplace_back("tile reader");
   if (policy.probe) help.roles.emplace_back("probe");
-  if (store.k != plain.k || store.v != plain.v || store.basis) help.roles.emplace_back("store");
+  if (store.k != plain.k || store.v != plain.v || store.basis || !store.tiers.empty())
+    help.roles.emplace_back("store");
   return help;
 }
 

@@ -98,7 +98,7 @@ std::vector<MethodText> parse_spec(std::string_view spec) {
 
 // Which method filled a role, to name it when another one does too.
 struct Owners {
-  std::string scorer, budget, reducer, router, reader, tile_reader, probe, store;
+  std::string scorer, budget, reducer, router, reader, tile_reader, probe, store, basis;
 };
 
 template <class Role>
@@ -124,12 +124,14 @@ void build(const Method& method, Options& options, const KvShape& shape, Policy&
   method.build(options, shape, policy);
   options.finish();
   const std::string name(method.name);
+  const auto claim = [&](std::string& owner, const char* what) {
+    if (!owner.empty()) refuse("both '" + owner + "' and '" + name + "' bring a " + what);
+    owner = name;
+  };
   if (policy.store.k != before.k || policy.store.v != before.v ||
-      policy.store.basis != before.basis) {
-    if (!owners.store.empty())
-      refuse("both '" + owners.store + "' and '" + name + "' bring a store");
-    owners.store = name;
-  }
+      policy.store.tiers.size() != before.tiers.size() || policy.store.layers != before.layers)
+    claim(owners.store, "store");
+  if (policy.store.basis != before.basis) claim(owners.basis, "basis");
   merge(policy.scorer, std::move(scorer), owners.scorer, name, "scorer");
   merge(policy.budget, std::move(budget), owners.budget, name, "budget");
   merge(policy.reducer, std::move(reducer), owners.reducer, name, "reducer");
@@ -166,8 +168,18 @@ void complete(const Options& first, Policy& policy, const Owners& owners, const 
   if (policy.budget && policy.budget->needs_amount() && !policy.amount)
     refuse(owners.budget + ": needs budget=...");
   const bool routes = policy.router && policy.router->needs_scores();
-  const bool scores_matter =
-      policy.budget || routes || policy.reducer || (policy.amount && policy.amount.share < 1);
+  const bool scores_matter = policy.budget || routes || policy.reducer ||
+                             !policy.store.tiers.empty() ||
+                             (policy.amount && policy.amount.share < 1);
+  if (!policy.store.tiers.empty() &&
+      (policy.reduce_every > 0 || policy.store.repack_positions || policy.store.keeps_dropped))
+    refuse(
+        "'" + owners.store +
+        "' sorts the rows of a prompt into tiers once; no method beside it may drop or turn rows "
+        "while generating (reduce_every=0)");
+  if (!policy.store.tiers.empty() && policy.store.basis)
+    refuse("'" + owners.store + "' stores rows in coordinates of their own, and '" + owners.basis +
+           "' brings others; kivi codes such rows");
   if (policy.probe && policy.router)
     refuse("'" + owners.probe + "' reads the prompt again and scores every row of it; '" +
            owners.router + "' lets rows go on the way");
@@ -236,11 +248,17 @@ void read_common_options(Options& o, Policy& policy) {
     policy.store.page_rows =
         o.count("page", policy.store.page_rows, "rows of a page", kLeastPageRows, kMostPageRows);
   if (!common.was_read("cache")) {
-    const std::string format = o.word("cache", "f16", "f16|bf16|f32|q8",
-                                      "format of rows; q8: 8 bits in full pages, f16 before");
+    const std::string format = o.word("cache", "f16", "f16|bf16|f32|q8|e4m3|e5m2",
+                                      "format of rows; q8, and floats of 8 bits (e4m3, e5m2): in "
+                                      "full pages, f16 before");
     const Quant plain = format == "f32" ? Quant::f32 : format == "bf16" ? Quant::bf16 : Quant::f16;
-    policy.store.k = format == "q8" ? Quant::q8_keys : plain;
-    policy.store.v = format == "q8" ? Quant::q8_values : plain;
+    policy.store.k = policy.store.v = format == "e4m3"   ? Quant::fp8_e4m3
+                                      : format == "e5m2" ? Quant::fp8_e5m2
+                                                         : plain;
+    if (format == "q8") {
+      policy.store.k = Quant::q8_keys;
+      policy.store.v = Quant::q8_values;
+    }
     policy.store.open = plain;
   }
 }

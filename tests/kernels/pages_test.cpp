@@ -20,12 +20,39 @@ constexpr size_t kGuards = 64;
 struct Format {
   const char* name;
   Quant quant;
+  size_t bytes;            // of a number
   float (*stored)(float);  // what a number becomes
 };
+// The number nearest to x that a sign, `mantissa` bits and 7 less of them as exponent can be, ties
+// to the even code.
+template <int Mantissa, int Codes>
+float nearest_of(float x) {
+  static const std::vector<double> sizes = [] {
+    std::vector<double> all;  // ascending
+    for (int code = 0; code < Codes; ++code) {
+      const int exponent = code >> Mantissa, fraction = code & ((1 << Mantissa) - 1);
+      const int power = std::max(exponent, 1) - (Mantissa == 3 ? 7 : 15) - Mantissa;
+      all.push_back(std::ldexp(fraction + (exponent > 0 ? 1 << Mantissa : 0), power));
+    }
+    return all;
+  }();
+  const double size = std::abs(static_cast<double>(x));
+  const auto above = std::ranges::lower_bound(sizes, size);
+  if (above == sizes.end()) return std::copysign(static_cast<float>(sizes.back()), x);
+  size_t code = static_cast<size_t>(above - sizes.begin());
+  if (code > 0) {
+    const double up = sizes[code] - size, down = size - sizes[code - 1];
+    if (down < up || (down == up && code % 2 == 1)) --code;
+  }
+  return std::copysign(static_cast<float>(sizes[code]), x);
+}
+
 constexpr Format kFormats[] = {
-    {"f32", Quant::f32, [](float x) { return x; }},
-    {"f16", Quant::f16, [](float x) { return half_to_float(float_to_half(x)); }},
-    {"bf16", Quant::bf16, [](float x) { return bf16_to_float(float_to_bf16(x)); }},
+    {"f32", Quant::f32, 4, [](float x) { return x; }},
+    {"f16", Quant::f16, 2, [](float x) { return half_to_float(float_to_half(x)); }},
+    {"bf16", Quant::bf16, 2, [](float x) { return bf16_to_float(float_to_bf16(x)); }},
+    {"e4m3", Quant::fp8_e4m3, 1, nearest_of<3, 0x7f>},
+    {"e5m2", Quant::fp8_e5m2, 1, nearest_of<2, 0x7c>},
 };
 
 class Pages : public ::testing::TestWithParam<std::string> {
@@ -61,7 +88,7 @@ TEST_P(Pages, RowsComeBackAsStoredForEveryDimAndCount) {
         const size_t n = static_cast<size_t>(rows) * static_cast<size_t>(dim);
         const std::vector<float> x = normal_numbers(n, static_cast<uint64_t>(dim), 3);
         GuardedPage page(this->page(f), rows, dim);
-        ASSERT_EQ(page.bytes.size() - kGuards, n * (f.quant == Quant::f32 ? 4 : 2));
+        ASSERT_EQ(page.bytes.size() - kGuards, n * f.bytes);
         this->page(f).encode(x.data(), dim, rows, dim, page.data(), 0);
         ASSERT_TRUE(page.guards_stand());
         std::vector<float> back(n + 16, 7);

@@ -152,7 +152,44 @@ TEST(Kivi, SharesThePageOfAReader) {
   EXPECT_EQ(make_policy("kivi:group=128,page=32", toy_shape())->store.page_rows, 32);
 }
 
+TEST(Kivi, KeysValuesAndTheLowestLayersMayHaveBitsOfTheirOwn) {
+  ToyPrompt apart("kivi:bits=4,value_bits=2,group=32"), first("kivi:bits=2,first=3:8,group=32"),
+      eight("kivi:bits=8,group=32"), four("kivi:bits=4,group=32"), two("kivi:bits=2,group=32");
+  for (ToyPrompt* p : {&apart, &first, &eight, &four, &two}) p->prefill(200);
+  EXPECT_EQ(apart.head(1, 0).k, four.head(1, 0).k);
+  EXPECT_EQ(apart.head(1, 0).v, two.head(1, 0).v);
+  EXPECT_EQ(first.head(2, 1), eight.head(2, 1));
+  EXPECT_EQ(first.head(3, 1), two.head(3, 1));
+  for (ToyPrompt* p : {&first, &apart}) p->decode(40);
+}
+
+// A channel far larger than the others costs all of them their bits where a row shares a step.
+TEST(Kivi, ARotationSpreadsOutliersOfRows) {
+  ToyPrompt plain("kivi:keys=rows,bits=4,group=32"),
+      turned("kivi:keys=rows,bits=4,group=32,rotate=hadamard"), full("full");
+  for (ToyPrompt* p : {&plain, &turned, &full}) {
+    p->plant = [](int, Cube, Cube k, Cube v) {
+      for (int64_t h = 0; h < 2; ++h)
+        for (int64_t r = 0; r < k.dim[1]; ++r) k[h].row(r)[5] = v[h].row(r)[3] = 30;
+    };
+    p->prefill(256);
+    p->decode(1);
+  }
+  const auto error = [&](const ToyPrompt& p) {
+    const ToyHead got = p.head(2, 0), was = full.head(2, 0);
+    double sum = 0;
+    for (size_t i = 0; i < 256 * 16; ++i)
+      if (i % 16 != 5) sum += std::pow(got.k[i] - was.k[i], 2);
+    return std::sqrt(sum);
+  };
+  EXPECT_LT(error(turned), 0.6 * error(plain));
+}
+
 TEST(Kivi, RefusesWhatItHasNoCodesFor) {
+  for (const char* first : {"2", "8", "2:5", ":8", "x:8", "99999:8"})
+    EXPECT_EQ(answer(std::string("kivi:first=") + first),
+              "kivi: 'first' must be layers and bits, as in 2:8, with bits of 2|3|4|6|8|16");
+
   EXPECT_EQ(answer("kivi:bits=5"), "kivi: 'bits' must be one of 2|3|4|6|8|16, not '5'");
   EXPECT_EQ(answer("kivi:group=16"), "kivi: 'group' must be one of 32|64|128, not '16'");
   EXPECT_EQ(answer("full:cache=q8+kivi"), "full: 'cache' must be one of f16|bf16|f32, not 'q8'");

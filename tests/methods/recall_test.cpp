@@ -187,6 +187,23 @@ TEST(Recall, SnapkvInTwoBitsAnswersFromTwoPercentOfTheBytes) {
          both.answered, kNeedles);
 }
 
+// A scorer that does not ask ranks needles low: rows in few bits hold more ranks in the same bytes.
+TEST(Recall, TiersAnswerWhatEvictionOfTheSameBytesLost) {
+  ONLY_SLOW();
+  const std::string scorer = "+observed:reduce_every=0";
+  const Outcome tiers = run("tiers:f16=0.02,q4=0.1,q2=0.6" + scorer, kTokens, kNeedles);
+  const Outcome full = run("full", kTokens, kNeedles);
+  const double share = static_cast<double>(tiers.bytes) / static_cast<double>(full.bytes);
+  char budget[32];
+  std::snprintf(budget, sizeof budget, "%.4f", share);
+  const Outcome evicted =
+      run("observed:reduce_every=0,budget=" + std::string(budget), kTokens, kNeedles);
+  report("in %.1f %% of the bytes tiers answer %d of %d, eviction %d (%zu and %zu bytes)",
+         100 * share, tiers.answered, kNeedles, evicted.answered, tiers.bytes, evicted.bytes);
+  EXPECT_GE(evicted.bytes, tiers.bytes);
+  EXPECT_GT(tiers.answered, evicted.answered);
+}
+
 // What is asked later, of a session that was shown no question while it read.
 int answered_later(const std::string& spec, const RecallPrompt& prompt) {
   const auto session = engine().open(spec);

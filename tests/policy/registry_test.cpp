@@ -160,7 +160,7 @@ TEST(Registry, RefusesValuesOfTheWrongKindInWords) {
   EXPECT_EQ(answer("snapkv:budget=64,page=4"), "snapkv: 'page' must be between 8 and 1024");
   // A common option is the fault of the method behind which it stands.
   EXPECT_EQ(answer("fastkv+test_options:cache=f64"),
-            "test_options: 'cache' must be one of f16|bf16|f32|q8, not 'f64'");
+            "test_options: 'cache' must be one of f16|bf16|f32|q8|e4m3|e5m2, not 'f64'");
 }
 
 TEST(Registry, ShowsUnprintableAndEndlessTextInASentence) {

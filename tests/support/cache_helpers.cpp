@@ -59,9 +59,9 @@ PlainRows read_paged(const PagedHead& head, int dim) {
   for (size_t p = 0; p < head.sealed_k.size(); ++p)
     for (int r = 0; r < head.page_rows; ++r) {
       out.k.push_back(
-          lifted(read_row(head.sealed_k[p], head.k_quant, r, head.k_dim), head.query_map, dim));
+          lifted(read_row(head.sealed_k[p], head.format(p).k, r, head.k_dim), head.query_map, dim));
       out.v.push_back(
-          lifted(read_row(head.sealed_v[p], head.v_quant, r, head.v_dim), head.output_map, dim));
+          lifted(read_row(head.sealed_v[p], head.format(p).v, r, head.v_dim), head.output_map, dim));
     }
   for (int r = 0; r < head.open_rows; ++r) {
     const size_t p = static_cast<size_t>(r / head.page_rows);

@@ -15,6 +15,7 @@ namespace pith::test {
 // Options without which a method would do nothing on prompts of a few hundred tokens.
 inline std::string active(std::string_view name) {
   if (name == "razor") return "local=12,factor=8,induction=0.3";
+  if (name == "tiers") return "page=8";
   return {};
 }
 
@@ -23,7 +24,8 @@ inline std::string neutral_options(std::string_view name, const std::string& bud
   const bool share = budget.find('.') != std::string::npos;
   if (name == "fastkv") return share ? "tsp_rate=1" : "tsp_len=" + budget;
   if (name == "coverage") return "mass=1";
-  if (name == "kivi") return "bits=16";
+  if (name == "kivi" || name == "minikv") return "bits=16";
+  if (name == "tiers") return "f16=1,q4=0,q2=0";
   if (name == "route" || name == "lazyllm") return "steps=0:1.0";
   return {};
 }

@@ -299,12 +299,14 @@ std::vector<float> ToyPrompt::scores(int layer, int head) const {
 
 std::vector<int32_t> ToyPrompt::kept(int layer, int head) const {
   const std::span<const int32_t> rows = std::as_const(*store_).at(layer, head).positions();
-  return {rows.begin(), rows.end()};
+  std::vector<int32_t> positions(rows.begin(), rows.end());
+  if (!policy_->store.tiers.empty()) std::ranges::sort(positions);
+  return positions;
 }
 
 ToyHead ToyPrompt::head(int layer, int head) const {
   const HeadCache& cache = std::as_const(*store_).at(layer, head);
-  ToyHead copy{kept(layer, head), {}, {}};
+  ToyHead copy{{cache.positions().begin(), cache.positions().end()}, {}, {}};
   const auto take = [](ConstMat rows, std::vector<float>& out) {
     for (int64_t r = 0; r < rows.dim[0]; ++r)
       out.insert(out.end(), rows.row(r).begin(), rows.row(r).end());

@@ -48,7 +48,8 @@ class ToyPrompt {
   std::unique_ptr<ToyPrompt> fork() const;
 
   int rows_into(int layer) const { return rows_into_[static_cast<size_t>(layer)]; }
-  std::vector<int32_t> kept(int layer, int head) const;  // positions
+  // Positions, as the rows lie; of a policy with tiers, where pages have another order, sorted.
+  std::vector<int32_t> kept(int layer, int head) const;
   ToyHead head(int layer, int head) const;
   std::vector<ToyHead> heads() const;                         // all of them
   const std::vector<float>& outputs() const { return out_; }  // of the last decoded token
