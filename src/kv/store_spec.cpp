@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "base/random.h"
-
 #include "kernels/kernels.h"
 
 namespace pith {
