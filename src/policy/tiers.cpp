@@ -18,7 +18,8 @@ TierOrder tier_order(int first, int older, std::span<const float> scores, Protec
     const float x = scores[static_cast<size_t>(row)];
     return std::isnan(x) ? -std::numeric_limits<float>::infinity() : x;
   };
-  std::vector<int32_t> ranked(static_cast<size_t>(rows - sink - recent));  // worst first
+  std::vector<int32_t> ranked(scores.size() - static_cast<size_t>(sink) -
+                              static_cast<size_t>(recent));  // worst first
   std::iota(ranked.begin(), ranked.end(), sink);
   std::ranges::sort(ranked, [&](int32_t a, int32_t b) {
     return score(a) != score(b) ? score(a) < score(b) : a > b;
@@ -34,7 +35,7 @@ TierOrder tier_order(int first, int older, std::span<const float> scores, Protec
       tier_of[static_cast<size_t>(ranked[taken])] = static_cast<uint8_t>(t);
   }
   TierOrder plan;
-  plan.order.reserve(static_cast<size_t>(older + rows));
+  plan.order.reserve(static_cast<size_t>(older) + scores.size());
   const int plain = older + rows - static_cast<int>(taken);
   pages[0] = std::max(0, plain - 1) / page;
   std::vector<int32_t> newest;
@@ -62,9 +63,11 @@ void Compressor::sort_into_tiers() {
       HeadCache& cache = store_.at(l, h);
       const int first = cache.sealed_rows();
       const int older = prompt_.earlier[static_cast<size_t>(l) * shape.heads + h] - first;
-      const TierOrder plan = tier_order(
-          first, older, std::as_const(cache).scores().subspan(static_cast<size_t>(first + older)),
-          protect_now(), policy_.store);
+      const TierOrder plan =
+          tier_order(first, older,
+                     std::as_const(cache).scores().subspan(static_cast<size_t>(first) +
+                                                           static_cast<size_t>(older)),
+                     protect_now(), policy_.store);
       cache.arrange(plan.order, plan.tiers);
     }
 }
