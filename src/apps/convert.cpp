@@ -1,4 +1,4 @@
-// pith convert: other people's model files to GGUF.
+// pith convert: other people's model files to GGUF, and GGUF files to folded ones.
 #include "convert/convert.h"
 
 #include <cstdio>
@@ -11,6 +11,9 @@
 #include "apps/resources.h"
 #include "apps/units.h"
 #include "base/error.h"
+#include "base/output_file.h"
+#include "model/model.h"
+#include "policy/low_rank.h"
 
 namespace pith {
 namespace {
@@ -18,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ConvertOptions {
-  std::string in, out, type = "f16", tokenizer;
+  std::string in, out, type = "f16", tokenizer, fold;
 };
 
 // A checkpoint of llama2.c does not carry its vocabulary; it usually lies beside it.
@@ -40,6 +43,51 @@ void refuse_gguf(const std::string& path) {
                 path + ": a GGUF file already; 'pith quantize' writes it in another format");
 }
 
+// Where the calibration of a folded model goes: beside it.
+std::string folded_calibration(const std::string& out) {
+  return fs::path(out).replace_extension("cal.gguf").string();
+}
+
+// Channels of values, and of keys that nothing turns, become the calibrated directions; the file
+// beside the model says so to `zack`, which then cuts rows short and maps nothing.
+void run_fold(const ConvertOptions& options, DType dtype) {
+  const std::string beside = folded_calibration(options.out);
+  refuse_same_file(options.fold, beside);
+  refuse_same_file(options.fold, options.out);
+  OutputFile::check(beside);
+  const std::shared_ptr<const Model> model = Model::load(options.in);
+  const ModelConfig& config = model->config();
+  const KvShape& shape = config.shape;
+  if (config.clamp_qkv > 0)
+    throw Error(Errc::unsupported,
+                options.in +
+                    ": the model clamps keys and values, which does not survive folding; "
+                    "use zack without it");
+  const auto file = Calibration::load(options.fold, config.digest);
+  HeadBases bases = read_bases(*file, shape);
+  const std::vector<int> ranks = read_ranks(*file, shape);
+  bool plain_keys = true;
+  for (size_t l = 0; l < config.ropes.size(); ++l)
+    plain_keys &= config.ropes[l].inv_freq.empty() && model->weights().layers[l].k_norm.empty();
+  const auto middle =
+      bases.directions.begin() + static_cast<std::ptrdiff_t>(bases.directions.size() / 2);
+  FoldMaps maps{shape.layers,
+                shape.query_heads,
+                shape.heads,
+                shape.dim,
+                {middle, bases.directions.end()},
+                {}};
+  if (plain_keys) maps.k.assign(bases.directions.begin(), middle);
+  {
+    ProgressBar bar;
+    fold(options.in, options.out, maps, dtype, bar);
+  }
+  save_calibration(beside, Model::load(options.out)->config().digest, "pith convert --fold",
+                   basis_tensors(as_channels(std::move(bases), plain_keys), ranks));
+  std::error_code error;
+  std::printf("%s: %s\n", beside.c_str(), bytes_text(fs::file_size(beside, error)).c_str());
+}
+
 int run_convert(const ConvertOptions& options) {
   DType dtype = DType::f16;
   PITH_CHECK(parse_dtype(options.type, dtype), "a type that is offered is known");
@@ -47,7 +95,9 @@ int run_convert(const ConvertOptions& options) {
   std::error_code error;
   const fs::file_status status = fs::status(options.in, error);
   if (!fs::exists(status)) throw Error(Errc::io, options.in + ": cannot open: " + error.message());
-  {
+  if (!options.fold.empty()) {
+    run_fold(options, dtype);
+  } else {
     ProgressBar bar;
     if (fs::is_directory(status)) {
       if (!options.tokenizer.empty())
@@ -77,6 +127,11 @@ std::function<int()> setup(Arguments& arguments) {
       .option("--tokenizer", options->tokenizer, "FILE",
               "vocabulary of a llama2.c checkpoint; otherwise tokenizer.bin beside it")
       .completes(Complete::file);
+  arguments
+      .option("--fold", options->fold, "FILE",
+              "IN is a GGUF file: write it with the directions of this file, which 'pith calibrate "
+              "basis' made, as the channels of its values; and OUT's own calibration beside it")
+      .completes(Complete::file);
   return [options] { return run_convert(*options); };
 }
 
@@ -87,9 +142,16 @@ const Command kConvertCommand = {
     "make a GGUF file of a Hugging Face folder or a llama2.c checkpoint",
     "A folder needs config.json, *.safetensors (sharded or not) and tokenizer.json or "
     "tokenizer.model. Other formats than f32, f16 and bf16 are 'pith quantize's business. The file "
-    "appears under its name when it is complete.",
+    "appears under its name when it is complete.\n\n"
+    "With --fold, a GGUF file becomes another one that answers the same: its values, and its keys "
+    "where the model does not turn them by position, come in the directions that 'pith calibrate "
+    "basis' found, so that zack only leaves out the last channels. Matrices that change are "
+    "written "
+    "as --type, all others stay as they are. OUT.cal.gguf beside OUT.gguf is its calibration.",
     "$ pith convert ./SmolLM-135M smollm-135m.gguf\n"
-    "$ pith convert stories15M.bin stories15m.gguf --tokenizer tokenizer.bin --type f32",
+    "$ pith convert stories15M.bin stories15m.gguf --tokenizer tokenizer.bin --type f32\n"
+    "$ pith convert model.gguf folded.gguf --fold model.cal.gguf\n"
+    "$ pith run -m folded.gguf -f report.txt --kv zack:calibration=folded.cal.gguf",
     setup,
 };
 

@@ -47,7 +47,7 @@ struct PagedHead {
   }
   int k_dim = 0, v_dim = 0;           // of sealed rows, after the basis
   const float* query_map = nullptr;   // [k_dim, dim] takes a query to sealed coordinates
-  const float* output_map = nullptr;  // [v_dim, dim] takes their sum back; null: as is
+  const float* output_map = nullptr;  // [v_dim, dim] takes their sum back; null: the first channels
 
   std::span<const std::byte*const> open_k, open_v;  // plain, `open_quant`, [page_rows, dim]
   Quant open_quant = Quant::f16;

@@ -32,7 +32,7 @@ void check(const HeadAttention& job) {
                  static_cast<int>(head.open_v.size()) >= pages_of(head.open_rows, head.page_rows),
              "open rows lie in open pages");
   PITH_CHECK(head.sealed_k.empty() ||
-                 ((head.query_map || head.k_dim == dim) && (head.output_map || head.v_dim == dim)),
+                 ((head.query_map || head.k_dim <= dim) && (head.output_map || head.v_dim <= dim)),
              "sealed rows of other coordinates come with a map");
   PITH_CHECK(head.format_of.empty() || head.format_of.size() == head.sealed_k.size(),
              "pages that differ each have a format");
@@ -100,7 +100,8 @@ void CpuBackend::plan_runs(std::span<const HeadAttention> jobs) {
       return start;
     };
     at.query = take(static_cast<int64_t>(group) * dim);
-    at.mapped = head.query_map ? take(static_cast<int64_t>(group) * head.k_dim) : at.query;
+    const bool mapped = head.query_map || (!head.sealed_k.empty() && head.k_dim < dim);
+    at.mapped = mapped ? take(static_cast<int64_t>(group) * head.k_dim) : at.query;
     const PageKernels& keys = table_.page[static_cast<int>(head.k_quant)];
     const bool prepared = keys.prepare && !head.sealed_k.empty();
     at.coded =
@@ -114,7 +115,7 @@ void CpuBackend::plan_runs(std::span<const HeadAttention> jobs) {
     int page = 0;
     do {  // a head without rows has one empty run, which finishes it
       PagedPlan::Run run{.job = j, .first_page = page};
-      run.lifted = page < sealed && head.output_map != nullptr;
+      run.lifted = page < sealed && (head.output_map != nullptr || head.v_dim < dim);
       run.last_page = std::min(pages, (page / together + 1) * together);
       if (run.lifted) run.last_page = std::min(run.last_page, sealed);
       run.first_row = page * head.page_rows;
@@ -166,6 +167,9 @@ void CpuBackend::scale_queries(std::span<const HeadAttention> jobs) {
         table_.page[static_cast<int>(Quant::f32)].score(
             reinterpret_cast<const std::byte*>(job.head.query_map), job.head.k_dim, dim, q, group,
             mapped, job.head.k_dim);
+      else if (paged_->jobs[j].mapped != paged_->jobs[j].query)
+        for (int h = 0; h < group; ++h)
+          std::copy_n(q + h * dim, job.head.k_dim, mapped + h * job.head.k_dim);
       if (paged_->jobs[j].coded != paged_->jobs[j].mapped)
         table_.page[static_cast<int>(job.head.k_quant)].prepare(
             mapped, group, job.head.k_dim, paged_->floats.data() + paged_->jobs[j].coded);
@@ -262,9 +266,12 @@ void CpuBackend::finish_job(const HeadAttention& job, size_t index, float* memor
     if (runs[0].lifted) {  // what an output map takes back goes first, while it is small
       AttnState coded = state(runs[0], h);
       for (r = 1; r < runs.size() && runs[r].lifted; ++r) merge(coded, state(runs[r], h));
-      table_.page[static_cast<int>(Quant::f32)].accumulate(
-          reinterpret_cast<const std::byte*>(head.output_map), head.v_dim, static_cast<int>(dim),
-          coded.acc.data(), head.v_dim, 1, total.acc.data());
+      if (head.output_map)
+        table_.page[static_cast<int>(Quant::f32)].accumulate(
+            reinterpret_cast<const std::byte*>(head.output_map), head.v_dim, static_cast<int>(dim),
+            coded.acc.data(), head.v_dim, 1, total.acc.data());
+      else
+        std::ranges::copy(coded.acc, total.acc.begin());
       total.max = coded.max;
       total.sum = coded.sum;
     }

@@ -112,16 +112,21 @@ class DecodedRows {
  private:
   int64_t room() const { return std::max<int64_t>(kCachedRows, head_.page_rows); }
 
-  // A coded row times `map` [coded_dim, dim] is the plain row that queries and sums see.
+  // A coded row times `map` [coded_dim, dim] is the plain row that queries and sums see; without
+  // one, its first channels are.
   void sealed_rows(Quant quant, const std::byte* page, int coded_dim, const float* map, float* to) {
     const PageKernels& kernels = table_.page[static_cast<int>(quant)];
     const int rows = head_.page_rows;
-    if (!map) {
+    if (!map && coded_dim == dim_) {
       kernels.decode(page, 0, rows, dim_, to);
       return;
     }
     kernels.decode(page, 0, rows, coded_dim, coded_);
     std::fill_n(to, static_cast<int64_t>(rows) * dim_, 0.0f);
+    for (int r = 0; !map && r < rows; ++r)
+      std::copy_n(coded_ + static_cast<int64_t>(r) * coded_dim, coded_dim,
+                  to + static_cast<int64_t>(r) * dim_);
+    if (!map) return;
     // A matrix is a page of f32 rows, and its rows are summed up with the coded numbers.
     table_.page[static_cast<int>(Quant::f32)].accumulate(
         reinterpret_cast<const std::byte*>(map), coded_dim, dim_, coded_, coded_dim, rows, to);

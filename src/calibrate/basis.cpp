@@ -21,7 +21,8 @@ using Rows = Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynami
 using Moment = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using Square = Eigen::MatrixXd;
 
-enum Sum : size_t { kQueries, kKeys, kValues, kCount };
+// The sums of a run, in the order of their tensors.
+constexpr size_t kQueries = 0, kKeys = 1, kValues = 2, kCount = 3;
 
 // Adds up q q^T of a group's queries, k k^T and v v^T for every key/value head.
 class MomentObserver final : public PromptObserver {
@@ -36,7 +37,7 @@ class MomentObserver final : public PromptObserver {
     if (layer == 0) sums_.at(kCount)[0] += static_cast<float>(rows);
     engine_.backend().threads().for_each(shape_.heads, [&](int64_t head, int) {
       const auto at = static_cast<size_t>((layer * shape_.heads + head) * dim * dim);
-      const auto add = [&](Sum sum, const float* first, int64_t stride) {
+      const auto add = [&](size_t sum, const float* first, int64_t stride) {
         const Rows x(first, rows, dim, Eigen::OuterStride<>(stride));
         Eigen::Map<Moment>(sums_.at(sum).data() + at, dim, dim).noalias() += x.transpose() * x;
       };
@@ -144,7 +145,9 @@ HeadBases bases_from(const Engine& engine, const SampleSums& sums) {
   for (int l = 0; l < shape.layers; ++l) {
     const std::vector<Square> output = output_moments(engine.model().weights().layers[l].wo, shape);
     for (int h = 0; h < shape.heads; ++h) {
-      const auto k = static_cast<size_t>(l * shape.heads + h), v = bases.sides() / 2 + k;
+      const size_t k = static_cast<size_t>(l) * static_cast<size_t>(shape.heads) +
+                       static_cast<size_t>(h),
+                   v = bases.sides() / 2 + k;
       const Square queries = per_row(sums.at(kQueries), k, shape.dim, rows),
                    keys = per_row(sums.at(kKeys), k, shape.dim, rows),
                    values = per_row(sums.at(kValues), k, shape.dim, rows);

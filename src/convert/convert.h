@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/progress.h"
 #include "tensor/dtype.h"
@@ -25,5 +26,20 @@ struct QuantizeReport {
 };
 QuantizeReport quantize(const std::string& in, const std::string& out, DType dtype,
                         Monitor& monitor = Monitor::silent());
+
+// Orthonormal directions that become the channels of a model's heads, a row each.
+struct FoldMaps {
+  int layers = 0, query_heads = 0, heads = 0, dim = 0;
+  std::vector<float> v;  // [layers, heads, dim, dim]
+  // The same of queries and keys, for models that do nothing to them between their projections and
+  // their products: no rotary positions, no norms. Empty: they stay.
+  std::vector<float> k;
+};
+// A GGUF file whose projections give the coordinates of the maps, and whose output projection takes
+// them back: the model answers the same, and what a cache drops of a value is its last channels.
+// Matrices that change are written as `dtype`, all others stay as they lie. Values must reach the
+// cache as they are projected: not for models that clamp them.
+void fold(const std::string& in, const std::string& out, const FoldMaps& maps, DType dtype,
+          Monitor& monitor = Monitor::silent());
 
 }  // namespace pith

@@ -382,8 +382,11 @@ PagedHead HeadCache::paged(std::span<const int32_t> chosen_pages) const {
   if (tiered()) head.formats = formats_;
   head.k_dim = k_.dim;
   head.v_dim = v_.dim;
-  head.query_map = k_.basis ? k_.basis->up.data() : nullptr;
-  head.output_map = v_.basis ? v_.basis->up.data() : nullptr;
+  const auto map = [](const Basis* basis) {
+    return basis && !basis->leading() ? basis->up.data() : nullptr;
+  };
+  head.query_map = map(k_.basis);
+  head.output_map = map(v_.basis);
   head.open_k = k_.data.span().subspan(sealed);
   head.open_v = v_.data.span().subspan(sealed);
   head.open_quant = spec_->open;

@@ -19,6 +19,9 @@ struct Basis {
   // Not 0: down and up are a Walsh-Hadamard transform of runs of so many coordinates behind a
   // change of signs, which is faster than by matrix.
   int hadamard = 0;
+  // Without matrices the coordinates are the first `rank` channels, and cost nothing: of models
+  // whose weights were folded.
+  bool leading() const { return up.empty(); }
 };
 
 // Plain rows [count, dim] to coordinates [count, rank], and back.

@@ -46,7 +46,6 @@ const RegisterMethod zack{{
           if (pairs && !size) o.refuse("form", "rotated where no size is given");
           if (pairs && step % 2 != 0) o.refuse("step", "even where pairs are kept");
           if (even && !size) o.refuse("ranks", "adaptive where there is no size to be shared out");
-          if (p.store.basis) o.fail("another method of the spec maps the vectors too");
           if (o.describes()) {
             p.store.basis = std::make_shared<BasisTable>();
             return;
@@ -74,6 +73,8 @@ const RegisterMethod zack{{
          "`form=pairs` is the part of the paper's folding that commutes with rotary positions: "
          "whole "
          "pairs of channels stay or go, and turning a pair within itself would not change which.",
+         "What can be folded is folded by `pith convert --fold`: values everywhere, keys where no "
+         "positions turn them.",
          "The newest rows, up to a page, stay as they are until the page is full.",
          "A head that keeps every direction is stored without a basis."},
 }};

@@ -19,6 +19,14 @@ int next_step(int rank, int step, int dim) {
   return std::min(step, dim - rank);
 }
 
+// Whether the first directions are the first channels, as in models whose weights were folded.
+bool are_leading(const float* directions, size_t rank, size_t dim) {
+  for (size_t r = 0; r < rank; ++r)
+    for (size_t d = 0; d < dim; ++d)
+      if (directions[r * dim + d] != (r == d ? 1.0f : 0.0f)) return false;
+  return true;
+}
+
 }  // namespace
 
 std::vector<int> ranks_of_size(const HeadBases& bases, int64_t coordinates, int step) {
@@ -73,6 +81,20 @@ HeadBases with_channel_pairs(HeadBases bases) {
   return bases;
 }
 
+HeadBases as_channels(HeadBases bases, bool keys) {
+  const auto dim = static_cast<size_t>(bases.dim);
+  const size_t first = keys ? 0 : bases.sides() / 2;
+  std::fill(bases.directions.begin() + static_cast<std::ptrdiff_t>(first * dim * dim),
+            bases.directions.end(), 0.0f);
+  for (size_t i = first * dim; i < bases.sides() * dim; ++i)
+    bases.directions[i * dim + i % dim] = 1;
+  for (size_t i = 0; keys && i < bases.channels.size(); ++i) {
+    bases.channels[i] = static_cast<int>(i % dim);
+    bases.channel_harm[i] = bases.harm[i];
+  }
+  return bases;
+}
+
 std::shared_ptr<const BasisTable> basis_table(const HeadBases& bases, std::span<const int> ranks) {
   PITH_CHECK(ranks.size() == bases.sides(), "every side of a head has a rank");
   const auto dim = static_cast<size_t>(bases.dim);
@@ -86,6 +108,7 @@ std::shared_ptr<const BasisTable> basis_table(const HeadBases& bases, std::span<
     basis.rank = ranks[side];
     const auto rank = static_cast<size_t>(basis.rank);
     const float* directions = bases.directions.data() + side * dim * dim;
+    if (are_leading(directions, rank, dim)) continue;
     basis.up.assign(directions, directions + rank * dim);
     basis.down.resize(dim * rank);
     for (size_t r = 0; r < rank; ++r)

@@ -39,6 +39,10 @@ std::vector<int> even_ranks(const HeadBases& bases, int64_t coordinates, int ste
 // Keys in pairs of their own channels instead of directions; values as they were.
 HeadBases with_channel_pairs(HeadBases bases);
 
+// The bases of a model whose channels of values, and of keys if they were turned too, are these
+// directions: each is a channel, in order.
+HeadBases as_channels(HeadBases bases, bool keys);
+
 // A head that keeps every direction is stored as it is, and costs nothing.
 std::shared_ptr<const BasisTable> basis_table(const HeadBases& bases, std::span<const int> ranks);
 

@@ -1,13 +1,12 @@
 // zack: keys and values in the directions that matter. A full set of directions changes nothing,
 // rows that lie in the kept ones lose nothing, and the bytes are those of the kept numbers.
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 
-#include "base/random.h"
 #include "gtest/gtest.h"
 #include "policy/defaults.h"
 #include "policy/low_rank.h"
+#include "support/rotation.h"
 #include "support/spec_sentences.h"
 #include "support/tiny_model.h"
 #include "support/tiny_sessions.h"
@@ -15,24 +14,6 @@
 
 namespace pith::test {
 namespace {
-
-// Rows are orthonormal: Gram and Schmidt over random numbers, in double.
-std::vector<float> random_rotation(int dim, Random& random) {
-  const auto n = static_cast<size_t>(dim);
-  std::vector<double> rows(n * n);
-  for (double& x : rows) x = random.uniform(-1.0f, 1.0f);
-  for (size_t r = 0; r < n; ++r) {
-    for (size_t before = 0; before < r; ++before) {
-      double dot = 0;
-      for (size_t d = 0; d < n; ++d) dot += rows[r * n + d] * rows[before * n + d];
-      for (size_t d = 0; d < n; ++d) rows[r * n + d] -= dot * rows[before * n + d];
-    }
-    double length = 0;
-    for (size_t d = 0; d < n; ++d) length += rows[r * n + d] * rows[r * n + d];
-    for (size_t d = 0; d < n; ++d) rows[r * n + d] /= std::sqrt(length);
-  }
-  return {rows.begin(), rows.end()};
-}
 
 HeadBases random_bases(const KvShape& shape, uint64_t seed = 9) {
   HeadBases bases{shape.layers, shape.heads, shape.dim, {}, {}, {}, {}};
@@ -142,6 +123,30 @@ TEST(Zack, LosesNothingOfRowsThatLieInTheKeptDirections) {
     expected += 5 * PagePool::page_cost(static_cast<size_t>(32 * 2 * rank));
   EXPECT_EQ(low.store().bytes().sealed, expected);
   EXPECT_LT(coded.store().bytes().sealed, expected * 6 / 10);
+}
+
+TEST(Zack, CutsRowsShortWhereTheirDirectionsAreTheirChannels) {
+  const KvShape shape = wide_shape();
+  const HeadBases bases = as_channels(random_bases(shape), true);
+  std::vector<int> ranks;
+  for (size_t side = 0; side < bases.sides(); ++side)
+    ranks.push_back(16 * static_cast<int>(side % 4 + 1));
+  ToyPrompt low("zack:calibration=" + file_of(bases, ranks), shape), full("full", shape);
+  for (const Basis& basis : low.policy().store.basis->k) EXPECT_TRUE(basis.leading());
+  for (ToyPrompt* prompt : {&low, &full}) {
+    prompt->plant = [&](int layer, Cube, Cube k, Cube v) {
+      for (int h = 0; h < 2; ++h) {
+        const auto side = static_cast<size_t>(layer * 2 + h);
+        flatten(bases, side, ranks[side], k[h]);
+        flatten(bases, 4 + side, ranks[4 + side], v[h]);
+      }
+    };
+    prompt->prefill(160);
+    prompt->decode(5);
+  }
+  EXPECT_EQ(low.heads(), full.heads()) << "nothing is rounded twice";
+  for (size_t i = 0; i < full.outputs().size(); ++i)
+    EXPECT_NEAR(low.outputs()[i], full.outputs()[i], 1e-5);
 }
 
 TEST(Zack, StoresKeysInPairsOfTheirOwnChannels) {

@@ -86,8 +86,19 @@ TEST(Bases, OfHeadsThatKeepEverythingAreNone) {
     EXPECT_EQ(table->k[i].rank, i == 3 ? 16 : 0);
     EXPECT_EQ(table->v[i].rank, i == 1 ? 48 : 0);
   }
-  EXPECT_EQ(table->k[3].up.size(), 16u * 64u);
-  for (size_t r = 0; r < 16; ++r) EXPECT_EQ(table->k[3].down[r * 16 + r], 1.0f);
+}
+
+TEST(Bases, OfTheFirstChannelsNeedNoMatrices) {
+  HeadBases bases = some_bases();
+  std::swap_ranges(bases.directions.begin() + 5 * 64, bases.directions.begin() + 6 * 64,
+                   bases.directions.begin() + 20 * 64);  // of the first head's keys
+  const auto table = basis_table(bases, std::vector<int>(bases.sides(), 16));
+  EXPECT_FALSE(table->k[0].leading());
+  EXPECT_EQ(table->k[0].up.size(), 16u * 64u);
+  EXPECT_EQ(table->k[0].up[5 * 64 + 20], 1.0f);
+  EXPECT_EQ(table->k[0].down[20 * 16 + 5], 1.0f);
+  for (size_t i = 1; i < 6; ++i) EXPECT_TRUE(table->k[i].leading());
+  for (const Basis& basis : table->v) EXPECT_TRUE(basis.leading());
 }
 
 TEST(Bases, OfChannelPairsAreUnitVectors) {
