@@ -9,6 +9,7 @@
 #include "policy/defaults.h"
 #include "policy/output_norms.h"
 #include "policy/registry.h"
+#include "policy/select.h"
 
 namespace pith {
 namespace {
@@ -112,7 +113,7 @@ class BestOfAll final : public Budget {
         table.at(l, h) = board.protected_rows();
         const std::span<const float> contested = board.contested(l, h);
         for (const float score : contested)
-          rows.push_back({std::isnan(score) ? -INFINITY : score, l * table.heads + h});
+          rows.push_back({std::isnan(score) ? -INFINITY : comparable(score), l * table.heads + h});
         wanted += std::min<int64_t>(even - board.protected_rows(),
                                     static_cast<int64_t>(contested.size()));
       }

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "policy/observer.h"
+#include "policy/select.h"
 #include "policy/timer.h"
 
 namespace pith {
@@ -160,6 +161,7 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
   std::vector<float> fresh(static_cast<size_t>(tap.shape.heads * rows));
   const Mat scores = Mat::packed(fresh.data(), {tap.shape.heads, rows});
   policy_.scorer->score_prompt(tap, scores);
+  make_comparable(scores);
   if (policy_.probe) {
     write_layer(tap, scores);
     if (tap.observer) tap.observer->layer_ended(tap, scores, prompt_.table);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -9,6 +10,23 @@
 #include "base/error.h"
 
 namespace pith {
+namespace {
+
+constexpr uint32_t kLastRow = UINT32_MAX;
+
+// Unsigned numbers in the order of the scores; NaN with the lowest.
+uint32_t rank(float score) {
+  if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
+  const uint32_t bits = std::bit_cast<uint32_t>(comparable(score) + 0.0f);  // -0 is 0
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+}  // namespace
+
+void make_comparable(Mat scores) {
+  for (int64_t h = 0; h < scores.dim[0]; ++h)
+    for (float& score : scores.row(h)) score = comparable(score);
+}
 
 void top_rows(std::span<const float> scores, int budget, Protect protect,
               std::vector<int32_t>& out) {
@@ -17,23 +35,21 @@ void top_rows(std::span<const float> scores, int budget, Protect protect,
   const int recent = std::clamp(protect.recent, 0, n - sink);
   budget = std::clamp(budget, sink + recent, n);
 
-  std::vector<int32_t> middle(static_cast<size_t>(n - sink - recent));
-  std::iota(middle.begin(), middle.end(), sink);
-  const auto score = [&](int32_t row) {
-    return std::isnan(scores[row]) ? -std::numeric_limits<float>::infinity() : scores[row];
-  };
-  const auto better = [&](int32_t a, int32_t b) {
-    const float x = score(a), y = score(b);
-    return x != y ? x > y : a < b;
-  };
+  std::vector<uint64_t> middle;  // scores above, rows below, so that one comparison does
+  middle.reserve(static_cast<size_t>(n - sink - recent));
+  for (int row = sink; row < n - recent; ++row)
+    middle.push_back(uint64_t{rank(scores[static_cast<size_t>(row)])} << 32 |
+                     (kLastRow - static_cast<uint32_t>(row)));
   const auto cut = middle.begin() + (budget - sink - recent);
-  if (cut != middle.end()) std::nth_element(middle.begin(), cut, middle.end(), better);
+  if (cut != middle.end()) std::ranges::nth_element(middle, cut, std::greater());
   middle.erase(cut, middle.end());
-  std::ranges::sort(middle);
 
   out.resize(static_cast<size_t>(budget));
   std::iota(out.begin(), out.begin() + sink, 0);
-  std::ranges::copy(middle, out.begin() + sink);
+  std::ranges::transform(middle, out.begin() + sink, [](uint64_t key) {
+    return static_cast<int32_t>(kLastRow - static_cast<uint32_t>(key));
+  });
+  std::sort(out.begin() + sink, out.end() - recent);
   std::iota(out.end() - recent, out.end(), n - recent);
 }
 

@@ -19,7 +19,7 @@ std::vector<int> winners(std::span<const std::span<const float>> lists, int free
   for (size_t i = 0; i < lists.size(); ++i) {
     scores.assign(lists[i].begin(), lists[i].end());
     for (float& s : scores)
-      if (std::isnan(s)) s = -std::numeric_limits<float>::infinity();
+      s = std::isnan(s) ? -std::numeric_limits<float>::infinity() : comparable(s);
     const size_t sure = std::min(scores.size(), static_cast<size_t>(std::max(0, free)));
     if (sure > 0 && sure < scores.size())
       std::ranges::nth_element(scores, scores.begin() + static_cast<std::ptrdiff_t>(sure),

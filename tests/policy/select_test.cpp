@@ -1,7 +1,9 @@
 #include "policy/select.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <numeric>
 
@@ -54,6 +56,56 @@ TEST(TopRows, AgreesWithSortingForAnyBudgetProtectionAndTies) {
 TEST(TopRows, GivesTiesToTheOlderRow) {
   EXPECT_EQ(selected({1, 1, 1, 1, 1}, 2, {.sink = 0, .recent = 0}), (Rows{0, 1}));
   EXPECT_EQ(selected({1, 2, 1, 2, 1}, 3, {.sink = 0, .recent = 0}), (Rows{0, 1, 3}));
+}
+
+// Scores of the same thing, as two instruction sets might round them.
+TEST(TopRows, KeepsTheSameRowsOfScoresThatDifferByRoundingOnly) {
+  Random random(11);
+  const float values[] = {0.7f, -3.0f, 1.0f / 3, 1e-6f, -2e5f, 0.0f};
+  for (int round = 0; round < 500; ++round) {
+    std::vector<float> a, b;
+    for (int r = 0; r < 40; ++r) {
+      const float value = values[random.below(std::size(values))];
+      const auto rounded = [&] {
+        return value * (1 + 0x1p-21f * (static_cast<float>(random.below(9)) - 4));
+      };
+      a.push_back(rounded());
+      b.push_back(rounded());
+    }
+    const int budget = static_cast<int>(random.below(41));
+    EXPECT_EQ(selected(a, budget, {.sink = 2, .recent = 3}),
+              selected(b, budget, {.sink = 2, .recent = 3}));
+  }
+}
+
+TEST(Comparable, IsTheNearestNumberOfThirteenBits) {
+  Random random(3);
+  for (int i = 0; i < 20000; ++i) {
+    const float x = std::bit_cast<float>(static_cast<uint32_t>(random.next()));
+    const float y = comparable(x);
+    if (std::isnan(x)) {
+      EXPECT_TRUE(std::isnan(y));
+      continue;
+    }
+    if (std::isinf(x)) {
+      EXPECT_EQ(y, x);
+      continue;
+    }
+    ASSERT_TRUE(std::isfinite(y));
+    int exponent = 0;
+    const double fraction = std::frexp(static_cast<double>(y), &exponent);
+    if (std::abs(x) > 0x1p-125f && y != x) {
+      EXPECT_EQ(std::ldexp(fraction, 13), std::nearbyint(std::ldexp(fraction, 13))) << x;
+      EXPECT_LE(std::abs(static_cast<double>(x) - y), std::abs(static_cast<double>(x)) * 0x1p-13);
+    }
+  }
+  EXPECT_EQ(comparable(std::numeric_limits<float>::max()), std::numeric_limits<float>::max());
+  EXPECT_EQ(comparable(4096.0f), 4096.0f);
+  EXPECT_EQ(comparable(8191.0f), 8191.0f);
+}
+
+TEST(TopRows, TakesMinusZeroForZero) {
+  EXPECT_EQ(selected({-0.0f, 0.0f, -0.0f, 0.0f}, 2, {.sink = 0, .recent = 0}), (Rows{0, 1}));
 }
 
 TEST(TopRows, RaisesABudgetBelowTheProtectedRows) {
