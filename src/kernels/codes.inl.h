@@ -11,9 +11,9 @@
 // Weights are unpacked, some 512 columns of kTileVectors * lanes rows at a time, into a panel that
 // stays in the first-level cache, and the groups of activations run over it. A lane is a row of
 // weights: four activations at a time are the same in all lanes. For each block of 32 columns and
-// each vector of rows the panel has the codes [8][lanes][4] (two planes of nibbles where a target
-// splits bytes), then its scales, `lanes` words each. One or two rows of activations meet weights
-// as they are read, without a panel.
+// each vector of rows the panel has the codes [8][lanes][4] (with their signs where a target wants
+// codes of eight bits so), then its scales, `lanes` words each. One or two rows of activations meet
+// weights as they are read, without a panel.
 #pragma once
 
 #include "kernels/codes_scales.inl.h"
@@ -41,15 +41,17 @@ struct Kind {
   using Quads = Codes;
   static constexpr bool kMin = Format::kOffset == 0;
   static constexpr bool kSixteens = requires { Format::kSixteens; };
-  static constexpr int kPlanes = kSplitBytes && Format::kBits == 8 ? 2 : 1;
-  static constexpr int kSteps = code_steps(kPlanes == 2 ? 4 : Format::kBits);
-  static constexpr int kCodeBytes = kPlanes * 8 * kLaneBytes;
+  // Codes less their offset are what counts: there is no excess to take off.
+  static constexpr bool kSigned = kSignedBytes && Format::kBits == 8;
+  static_assert(!kSigned || (Format::kOffset == 128 && !kSixteens));
+  static constexpr int kSteps = code_steps(Format::kBits);
+  static constexpr int kCodeBytes = 8 * kLaneBytes;
   // scale, min | scale, first, second, offsets or mins, min
   static constexpr int kWords = (kSixteens ? 4 : 1) + (kMin ? 1 : 0);
   static constexpr int kBytes = kCodeBytes + kWords * kLaneBytes;  // of a vector
   static constexpr int kBlock = kTileVectors * kBytes;
 };
-constexpr int kMostPanelBlock = kTileVectors * (16 + 5) * kLaneBytes;
+constexpr int kMostPanelBlock = kTileVectors * (8 + 5) * kLaneBytes;
 
 inline size_t coded_scratch() {  // floats
   return static_cast<size_t>(kChunkBlocks * kMostPanelBlock + 64) / sizeof(float);
@@ -163,7 +165,7 @@ __attribute__((noinline)) void unpack_codes(const CodedJob& job, int64_t row, in
           low[r] = Format::raw(rows, g, 0);
           high[r] = Format::raw(rows, g, 1);
         }
-        spread<K::kPlanes == 2>(low, high, panel + g * K::kBlock);
+        spread<K::kSigned>(low, high, panel + g * K::kBlock);
       }
       put_scales(Of<Format>{}, at, panel + K::kCodeBytes, K::kBlock);
       for (int r = 0; r < kLanes; ++r) at.row[r] += Format::kBytes;
@@ -178,37 +180,41 @@ __attribute__((noinline)) void unpack_codes(const CodedJob& job, int64_t row, in
 template <class Format, int R, int V, class Code, class Side>
 inline void block_sums(const std::byte* x, Code code, Side side, IVec (&total)[R][V]) {
   using K = Kind<Format>;
-  constexpr int kSpan = K::kSixteens && K::kSteps > 4 ? 4 : K::kSteps;
-#pragma GCC unroll 16
-  for (int run = 0; run < K::kPlanes * 8 / kSpan; ++run) {
-    CodeSum sums[R][V];
+  constexpr int kSpan = K::kSigned ? 8 : K::kSixteens && K::kSteps > 4 ? 4 : K::kSteps;
+  using Sum = SumOf<K::kSigned>;
+#pragma GCC unroll 8
+  for (int run = 0; run < 8 / kSpan; ++run) {
+    Sum sums[R][V];
 #pragma GCC unroll 4
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sums[i][v] = CodeSum::zero();
+      for (int v = 0; v < V; ++v) sums[i][v] = Sum::zero();
 #pragma GCC unroll 8
     for (int step = 0; step < kSpan; ++step) {
-      const int at = run * kSpan + step, quad = at % 8;
+      const int at = run * kSpan + step;
       Codes w[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) w[v] = code(v, at);
 #pragma GCC unroll 4
       for (int i = 0; i < R; ++i) {
-        const Quad a = Quad::all(x + i * kGroup + 4 * quad);
+        const Quad a = Quad::all(x + i * kGroup + 4 * at);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) sums[i][v].add(w[v], a);
       }
     }
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
-      IVec scale = IVec::all(0x00100010);  // of the second plane: sixteen
+      IVec scale;
       if constexpr (K::kSixteens)
         scale =
             IVec::load(reinterpret_cast<const int32_t*>(side(v)) + (1 + run * kSpan / 4) * kLanes);
 #pragma GCC unroll 4
       for (int i = 0; i < R; ++i) {
-        const bool scaled = K::kSixteens || run * kSpan >= 8;
-        const IVec sum = scaled ? sums[i][v].total(scale) : sums[i][v].total();
+        IVec sum;
+        if constexpr (K::kSixteens)
+          sum = sums[i][v].total(scale);
+        else
+          sum = sums[i][v].total();
         total[i][v] = run == 0 ? sum : total[i][v] + sum;
       }
     }
@@ -223,7 +229,7 @@ inline T word(const std::byte* p) {
 }
 
 // Takes the sums of a block into the results of one vector of rows of weights.
-template <class Format, int R, int V, bool Excess = true>
+template <class Format, int R, int V>
 inline void add_block(const std::byte* x, const float* side, int v, IVec (&total)[R][V],
                       Vec (&acc)[R][V]) {
   using K = Kind<Format>;
@@ -247,7 +253,7 @@ inline void add_block(const std::byte* x, const float* side, int v, IVec (&total
       acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
       acc[i][v] = fused(Vec::load(side + kLanes), Vec::all(word<float>(words + 4 * i)), acc[i][v]);
     } else {
-      if (Excess) sum = sum + IVec::all(word<int32_t>(words + 4 * i));
+      if constexpr (!K::kSigned) sum = sum + IVec::all(word<int32_t>(words + 4 * i));
       acc[i][v] = fused(to_float(sum), scale * unit, acc[i][v]);
     }
   }
@@ -355,7 +361,7 @@ inline void quads_of(const Column& at, int half, Read read, typename K::Quads* t
 
 // Codes of `lanes` rows and 32 columns, as a panel has them.
 template <class Format>
-inline void codes_of(const Column& at, int g, Codes (&to)[Kind<Format>::kPlanes * 8]) {
+inline void codes_of(const Column& at, int g, Codes (&to)[8]) {
   using K = Kind<Format>;
   constexpr int kSources = kLanes / kRowsAtOnce;
   Bytes low[kSources], high[kSources];
@@ -366,32 +372,36 @@ inline void codes_of(const Column& at, int g, Codes (&to)[Kind<Format>::kPlanes 
     high[r] = Format::raw(rows, g, 1);
   }
   alignas(64) std::byte codes[K::kCodeBytes];
-  spread<K::kPlanes == 2>(low, high, codes);
-#pragma GCC unroll 16
-  for (int i = 0; i < K::kPlanes * 8; ++i) to[i] = Codes::load(codes + i * kLaneBytes);
+  spread<K::kSigned>(low, high, codes);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) to[i] = Codes::load(codes + i * kLaneBytes);
 }
 
 // block_sums of codes in registers. (As a parameter of that one g++ 12 keeps them in memory.)
 template <class Format, int R>
-inline void row_sums(const std::byte* x, const Codes (&codes)[Kind<Format>::kPlanes * 8],
-                     const float* side, IVec (&total)[R][1]) {
+inline void row_sums(const std::byte* x, const Codes (&codes)[8], const float* side,
+                     IVec (&total)[R][1]) {
   using K = Kind<Format>;
-  constexpr int kSpan = K::kSixteens && K::kSteps > 4 ? 4 : K::kSteps;
-#pragma GCC unroll 16
-  for (int run = 0; run < K::kPlanes * 8 / kSpan; ++run) {
-    IVec scale = IVec::all(0x00100010);
+  constexpr int kSpan = K::kSigned ? 8 : K::kSixteens && K::kSteps > 4 ? 4 : K::kSteps;
+  using Sum = SumOf<K::kSigned>;
+#pragma GCC unroll 8
+  for (int run = 0; run < 8 / kSpan; ++run) {
+    IVec scale;
     if constexpr (K::kSixteens)
       scale = IVec::load(reinterpret_cast<const int32_t*>(side) + (1 + run * kSpan / 4) * kLanes);
 #pragma GCC unroll 4
     for (int i = 0; i < R; ++i) {
-      CodeSum sums = CodeSum::zero();
+      Sum sums = Sum::zero();
 #pragma GCC unroll 8
       for (int step = 0; step < kSpan; ++step) {
         const int at = run * kSpan + step;
-        sums.add(codes[at], Quad::all(x + i * kGroup + 4 * (at % 8)));
+        sums.add(codes[at], Quad::all(x + i * kGroup + 4 * at));
       }
-      const bool scaled = K::kSixteens || run * kSpan >= 8;
-      const IVec sum = scaled ? sums.total(scale) : sums.total();
+      IVec sum;
+      if constexpr (K::kSixteens)
+        sum = sums.total(scale);
+      else
+        sum = sums.total();
       total[i][0] = run == 0 ? sum : total[i][0] + sum;
     }
   }
@@ -443,35 +453,25 @@ template <class Format, int R>
 #pragma GCC unroll 8
         for (int g = 0; g < kGroups; ++g, x += kGroupBlock) {
           const auto raw = [&](auto rows, int half) { return Format::raw(rows, g, half); };
-          if constexpr (kSpreadsInRegisters && K::kPlanes == 2) {
-            typename K::Quads codes[8];
+          typename K::Quads codes[8];
+          if constexpr (kSpreadsInRegisters && kHighNibbleHalf<Format>) {
+            typename K::Quads both[4];
+            const auto read = [&](auto rows, int half) { return Format::both(rows, g, half); };
+            quads_of<K>(at, 0, read, both);
+#pragma GCC unroll 8
+            for (int q = 0; q < 8; ++q) codes[q] = nibbles_of(both[q % 4], q >= 4);
+          } else if constexpr (kSpreadsInRegisters) {
             quads_of<K>(at, 0, raw, codes);
             quads_of<K>(at, 1, raw, codes + 4);
-#pragma GCC unroll 4
-            for (int i = 0; i < R; ++i) total[i][0] = IVec::zero();
+            if constexpr (K::kSigned) {
 #pragma GCC unroll 8
-            for (int q = 0; q < 8; ++q)
-#pragma GCC unroll 4
-              for (int i = 0; i < R; ++i)
-                total[i][0] = dot_signed(total[i][0], codes[q], Quad::all(x + i * kGroup + 4 * q));
-            add_block<Format, R, 1, false>(x, side(g), 0, total, acc);
-          } else {
-            Codes codes[K::kPlanes * 8];
-            if constexpr (kSpreadsInRegisters && kHighNibbleHalf<Format>) {
-              typename K::Quads both[4];
-              const auto read = [&](auto rows, int half) { return Format::both(rows, g, half); };
-              quads_of<K>(at, 0, read, both);
-#pragma GCC unroll 8
-              for (int q = 0; q < 8; ++q) codes[q] = nibbles_of(both[q % 4], q >= 4);
-            } else if constexpr (kSpreadsInRegisters) {
-              quads_of<K>(at, 0, raw, codes);
-              quads_of<K>(at, 1, raw, codes + 4);
-            } else {
-              codes_of<Format>(at, g, codes);
+              for (int q = 0; q < 8; ++q) codes[q] = signed_of(codes[q]);
             }
-            row_sums<Format>(x, codes, side(g), total);
-            add_block<Format>(x, side(g), 0, total, acc);
+          } else {
+            codes_of<Format>(at, g, codes);
           }
+          row_sums<Format>(x, codes, side(g), total);
+          add_block<Format>(x, side(g), 0, total, acc);
         }
       }
       for (int r = 0; r < kLanes; ++r) at.row[r] += Format::kBytes;

@@ -1,14 +1,15 @@
 // Products of bytes with AVX2. codes_scalar.h explains the vocabulary.
 //
 // vpmaddubsw adds two products in 16 bits, which holds the sums of some more steps when codes are
-// narrow; codes of eight bits would overflow at once, so they are two planes of nibbles.
+// narrow. Codes of eight bits would overflow at once; with their signs they do not, as long as
+// every sum is widened at once.
 #pragma once
 
 namespace pith {
 namespace {
 namespace PITH_TARGET {
 
-constexpr bool kSplitBytes = true;
+constexpr bool kSignedBytes = true;
 // A step adds two products of a code below 2^bits and 127 at most.
 constexpr int code_steps(int bits) {
   const int steps = 32767 / (2 * 127 * ((1 << bits) - 1));
@@ -48,14 +49,30 @@ struct CodeSum {
   IVec total(IVec pair) const { return {_mm256_madd_epi16(v, pair.v)}; }
 };
 
-// Signed codes of eight bits: a product of two sizes that has both signs does not overflow 16 bits,
-// and widened at once the sum is exact. `low` is the code less 128.
-inline IVec dot_signed(IVec sum, Codes low, Quad a) {
-  const __m256i w = _mm256_xor_si256(low.v, _mm256_set1_epi8(-128));
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a.v, w));
-  const __m256i products = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-  __asm__("vpaddd %1, %0, %0" : "+x"(sum.v) : "x"(products));
-  return sum;
+// Signed codes of eight bits: the product of their size and the activation with their sign.
+struct SignedSum {
+  __m256i v;
+  static SignedSum zero() { return {_mm256_setzero_si256()}; }
+  void add(Codes w, Quad a) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w.v), _mm256_sign_epi8(a.v, w.v));
+    const __m256i products = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    __asm__("vpaddd %1, %0, %0" : "+x"(v) : "x"(products));
+  }
+  IVec total() const { return {v}; }
+};
+template <bool Signed>
+struct Sums {
+  using Type = CodeSum;
+};
+template <>
+struct Sums<true> {
+  using Type = SignedSum;
+};
+template <bool Signed>
+using SumOf = typename Sums<Signed>::Type;
+
+inline Codes signed_of(Codes x) {
+  return {_mm256_xor_si256(x.v, _mm256_set1_epi8(-128))};
 }
 
 // Each half of a register has a row of its own.
@@ -95,22 +112,15 @@ inline Codes nibbles_of(Codes both, bool high) {
   return {_mm256_and_si256(x, _mm256_set1_epi8(15))};
 }
 
-template <bool Split>
+template <bool Signed>
 inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
-  const __m256i fifteen = _mm256_set1_epi8(15);
   Codes quads[8];
   spread(low, quads);
   spread(high, quads + 4);
 #pragma GCC unroll 8
-  for (int q = 0; q < 8; ++q) {
-    auto* at = reinterpret_cast<__m256i*>(to + 32 * q);
-    if constexpr (Split) {
-      _mm256_storeu_si256(at, _mm256_and_si256(quads[q].v, fifteen));
-      _mm256_storeu_si256(at + 8, _mm256_and_si256(_mm256_srli_epi16(quads[q].v, 4), fifteen));
-    } else {
-      _mm256_storeu_si256(at, quads[q].v);
-    }
-  }
+  for (int q = 0; q < 8; ++q)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 32 * q),
+                        Signed ? signed_of(quads[q]).v : quads[q].v);
 }
 
 inline IVec words_of(const std::byte* const* rows, size_t offset) {

@@ -6,7 +6,7 @@ namespace pith {
 namespace {
 namespace PITH_TARGET {
 
-constexpr bool kSplitBytes = false;
+constexpr bool kSignedBytes = false;
 constexpr int code_steps(int) {
   return 8;
 }
@@ -37,6 +37,9 @@ struct CodeSum {
   IVec total(IVec pair) const { return {_mm512_mullo_epi32(v, _mm512_srai_epi32(pair.v, 16))}; }
 };
 
+template <bool Signed>
+using SumOf = CodeSum;
+
 constexpr int kRowsAtOnce = 1;
 using Source = OneRow;
 inline Source source(const std::byte* const* rows, int r) {
@@ -44,9 +47,9 @@ inline Source source(const std::byte* const* rows, int r) {
 }
 
 // Rows r and r + 8 share a register: two transpositions of 8 x 8 at once.
-template <bool Split>
+template <bool Signed>
 inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
-  static_assert(!Split);
+  static_assert(!Signed);
   __m512 x[8], a[8], b[8];
   const auto row = [&](int r) {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(low[r].v), high[r].v, 1);

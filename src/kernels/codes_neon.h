@@ -1,15 +1,15 @@
 // Products of bytes with NEON, without the dot product instructions that only newer CPUs have.
 // codes_scalar.h explains the vocabulary.
 //
-// Both factors of vmull_s8 are signed, so codes have seven bits at most, and two products fit into
-// 16 bits: codes of eight bits are two planes of nibbles.
+// Both factors of vmull_s8 are signed, so codes have seven bits at most or are signed, and two
+// products fit into 16 bits.
 #pragma once
 
 namespace pith {
 namespace {
 namespace PITH_TARGET {
 
-constexpr bool kSplitBytes = true;
+constexpr bool kSignedBytes = true;
 constexpr int code_steps(int) {
   return 8;
 }
@@ -45,13 +45,16 @@ struct CodeSum {
   IVec total(IVec pair) const { return {vmulq_s32(v, vshrq_n_s32(pair.v, 16))}; }
 };
 
+template <bool Signed>
+using SumOf = CodeSum;
+
 constexpr int kRowsAtOnce = 1;
 using Source = OneRow;
 inline Source source(const std::byte* const* rows, int r) {
   return {rows[r]};
 }
 
-template <bool Split>
+template <bool Signed>
 inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   for (int half = 0; half < 2; ++half) {
     Vec x[4];
@@ -60,12 +63,7 @@ inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
     for (int q = 0; q < 4; ++q) {
       const uint8x16_t codes = vreinterpretq_u8_f32(x[q].v);
       auto* at = reinterpret_cast<uint8_t*>(to) + 16 * (4 * half + q);
-      if constexpr (Split) {
-        vst1q_u8(at, vandq_u8(codes, vdupq_n_u8(15)));
-        vst1q_u8(at + 8 * 16, vshrq_n_u8(codes, 4));
-      } else {
-        vst1q_u8(at, codes);
-      }
+      vst1q_u8(at, Signed ? veorq_u8(codes, vdupq_n_u8(128)) : codes);
     }
   }
 }

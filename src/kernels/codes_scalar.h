@@ -8,8 +8,8 @@ namespace pith {
 namespace {
 namespace PITH_TARGET {
 
-// Whether codes of eight bits are multiplied as two planes of nibbles.
-constexpr bool kSplitBytes = false;
+// Whether codes of eight bits are met less 128, as signed numbers.
+constexpr bool kSignedBytes = false;
 // How many additions a sum of codes of so many bits takes without overflow: 8 at most.
 constexpr int code_steps(int) {
   return 8;
@@ -49,6 +49,9 @@ struct CodeSum {
   // times a number that both halves of a lane of `pair` hold, as 16 bits
   IVec total(IVec pair) const { return {v * (pair.v >> 16)}; }
 };
+// The sum of signed codes, or of codes.
+template <bool Signed>
+using SumOf = CodeSum;
 
 // Where codes are read: the blocks of kRowsAtOnce rows, `lanes` / kRowsAtOnce apart.
 constexpr int kRowsAtOnce = 1;
@@ -57,17 +60,15 @@ inline Source source(const std::byte* const* rows, int r) {
   return {rows[r]};
 }
 
-// The first and the last 16 codes of `lanes` rows to [8][lanes][4]: what Codes::load takes. With
-// Split, the low nibbles of all, then the high ones.
-template <bool Split>
+// The first and the last 16 codes of `lanes` rows to [8][lanes][4]: what Codes::load takes.
+template <bool Signed>
 inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
-  static_assert(!Split);
+  static_assert(!Signed);
   __builtin_memcpy(to, low[0].v, 16);
   __builtin_memcpy(to + 16, high[0].v, 16);
 }
 
-// Whether codes go from rows to lanes in registers, and signed codes of eight bits have products
-// (dot_signed).
+// Whether codes go from rows to lanes in registers.
 constexpr bool kSpreadsInRegisters = false;
 
 // The words, and the half-precision numbers, at `offset` of `lanes` rows.
