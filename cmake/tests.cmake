@@ -43,9 +43,12 @@ function(pith_included sources rooms support)
   set(${support} ${found_support} PARENT_SCOPE)
 endfunction()
 
-# Tests are compiled more often than they are waited for.
+# Tests are compiled more often than they are waited for. What computes in them, oracles and toy
+# models, is in tests/support; kernels and backends are held against loops of their own.
 add_library(pith_test_flags INTERFACE)
 target_compile_options(pith_test_flags INTERFACE -O1)
+add_library(pith_plain_test_flags INTERFACE)
+target_compile_options(pith_plain_test_flags INTERFACE -O0)
 
 file(GLOB support_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.cpp)
 foreach(source ${support_sources})
@@ -69,9 +72,13 @@ foreach(folder ${folders})
         list(APPEND helpers pith_support_${name})
       endif()
     endforeach()
+    set(flags pith_plain_test_flags)
+    if(folder MATCHES "^(kernels|backend|tensor)$")
+      set(flags pith_test_flags)
+    endif()
     add_executable(${folder}_tests ${sources})
     target_include_directories(${folder}_tests PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-    target_link_libraries(${folder}_tests PRIVATE pith_flags pith_test_flags ${helpers} ${linked}
+    target_link_libraries(${folder}_tests PRIVATE pith_flags ${flags} ${helpers} ${linked}
                                                   GTest::gmock_main rapidcheck)
     target_compile_definitions(${folder}_tests PRIVATE PITH_TEST_DATA="${PITH_TEST_DATA}")
     # Tests of a folder write files of the same names, so they run one after the other.
