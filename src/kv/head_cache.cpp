@@ -181,7 +181,7 @@ void HeadCache::append(std::span<const float> k, std::span<const float> v, int32
 }
 
 void HeadCache::hold(int added) {
-  const auto all = static_cast<size_t>(rows() + added);
+  const size_t all = static_cast<size_t>(rows()) + static_cast<size_t>(added);
   const size_t pages = (all + static_cast<size_t>(page_rows_) - 1) / page_rows_;
   for (Side* side : {&k_, &v_}) {
     side->pages.hold(pages);

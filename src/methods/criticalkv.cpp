@@ -52,7 +52,7 @@ class VoteTimesOutput final : public Scorer {
   std::vector<int32_t> best_votes(std::span<const float> votes, int prompt_tokens) const {
     std::vector<int32_t> best;
     const int budget = s_.amount.bytes > 0 ? s_.session_rows : s_.amount.of(prompt_tokens);
-    const int rows = static_cast<int>(s_.first * budget + 0.5);
+    const int rows = static_cast<int>(std::lround(s_.first * budget));
     if (rows <= s_.protect.rows()) return best;
     top_rows(votes, rows, s_.protect, best);
     return best;

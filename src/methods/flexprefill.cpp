@@ -173,6 +173,7 @@ class Flexible final : public TileReader {
       keys.push_back(
           mean_rows(tap.k[query_head / group], b * kBlock, std::min(rows, (b + 1) * kBlock)));
     std::vector<double> predicted;
+    predicted.reserve(keys.size());
     const std::vector<double> last = mean_rows(queries, std::max<int64_t>(0, rows - kBlock), rows);
     for (const std::vector<double>& key : keys) predicted.push_back(dot(last, key) * scale);
     softmax(predicted);

@@ -168,15 +168,40 @@ void Engine::run_prompt(Session& session, Monitor& monitor) {
 }
 
 void Engine::decode(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
-  for (int32_t t : tokens)
-    if (t < 0 || t >= model().config().vocab)
+  if (write_step(sessions, tokens) == Progress::done) return;
+  size_t needed = 0;
+  for (const Session* s : sessions) needed += bytes_needed(*s);
+  state_->starved(*sessions[0], needed);
+}
+
+void Engine::feed(Session& session, std::span<const int32_t> tokens) const {
+  state_->feed(session, tokens);
+}
+
+Progress Engine::read_tile(Session& session, const Monitor& monitor) {
+  const Progress progress = state_->forward.prefill_tile(session, monitor);
+  if (progress == Progress::done) state_->check_numbers(session);
+  return progress;
+}
+
+Progress Engine::write_step(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
+  const int vocab = model().config().vocab;
+  for (const int32_t t : tokens)
+    if (t < 0 || t >= vocab)
       throw Error(Errc::bad_request, "token " + std::to_string(t) + " is not in the vocabulary");
-  if (state_->forward.decode_step(sessions, tokens) == Progress::starved) {
-    size_t needed = 0;
-    for (const Session* s : sessions) needed += s->compressor.bytes_for_step();
-    state_->starved(*sessions[0], needed);
-  }
-  for (const Session* session : sessions) state_->check_numbers(*session);
+  const Progress progress = state_->forward.decode_step(sessions, tokens);
+  if (progress == Progress::done)
+    for (const Session* session : sessions) state_->check_numbers(*session);
+  return progress;
+}
+
+size_t Engine::bytes_needed(const Session& session) const {
+  return session.prefill ? state_->forward.bytes_needed(session)
+                         : session.compressor.bytes_for_step();
+}
+
+bool Engine::ends_generation(int32_t token) const {
+  return state_->tokenizer && state_->tokenizer->ends_generation(token);
 }
 
 Finish Engine::generate(Session& session, int max_tokens,
@@ -184,7 +209,7 @@ Finish Engine::generate(Session& session, int max_tokens,
   for (int i = 0; max_tokens < 0 || i < max_tokens; ++i) {
     std::vector<float> logits = session.logits;
     const int32_t token = session.sampler.sample(logits, session.tokens);
-    if (state_->tokenizer && state_->tokenizer->ends_generation(token)) return Finish::stop;
+    if (ends_generation(token)) return Finish::stop;
     if (!on_token(token)) return Finish::cancelled;
     Session* const one = &session;
     decode({&one, 1}, {&token, 1});

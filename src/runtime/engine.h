@@ -64,6 +64,16 @@ class Engine {
   // One token for every session; their logits are updated.
   void decode(std::span<Session* const> sessions, std::span<const int32_t> tokens);
 
+  // The same a tile or a step at a time, for schedulers: what there is no memory for has not begun,
+  // and may be tried again. `read_tile` goes on with the prompt that was fed; a session whose tile
+  // threw is to be abandoned.
+  void feed(Session& session, std::span<const int32_t> tokens) const;
+  Progress read_tile(Session& session, const Monitor& monitor = Monitor::silent());
+  Progress write_step(std::span<Session* const> sessions, std::span<const int32_t> tokens);
+  bool ends_generation(int32_t token) const;  // false without a tokenizer
+  // What must be free for the next tile of the session's prompt, or for one more token.
+  size_t bytes_needed(const Session& session) const;
+
   // Samples and decodes up to max_tokens; `on_token` may return false to cancel.
   Finish generate(Session& session, int max_tokens,
                   const std::function<bool(int32_t token)>& on_token);

@@ -41,6 +41,13 @@ struct TokenStream {
   int rows() const { return static_cast<int>(positions.size()); }
 };
 
+// How far a tile or a step of tokens came.
+enum class [[nodiscard]] Progress{
+    more,     // call again
+    done,     // logits are ready
+    starved,  // too little cache memory; nothing has changed
+};
+
 // Prefill can pause between any two tiles of any layer, so that generating sessions never
 // wait longer than one tile.
 struct PrefillCursor {
