@@ -2,6 +2,7 @@
 // changes is its attention times what its value does to the output. Half of the budget goes to the
 // rows with the highest votes; the other half by (vote + epsilon) * |W_O v|_1.
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "policy/defaults.h"
