@@ -38,6 +38,7 @@ class UnlikeKeys final : public Scorer {
 
   void score_prompt(const LayerTap& tap, Mat scores) const override {
     std::vector<ConstMat> keys;
+    keys.reserve(static_cast<size_t>(tap.shape.heads));
     for (int h = 0; h < tap.shape.heads; ++h) keys.push_back(tap.ops.to_host(tap.rows.k[h]));
     tap.ops.threads().for_each(tap.shape.heads, [&](int64_t h, int) {
       unlike_the_mean(keys[static_cast<size_t>(h)], scores.row(h));
