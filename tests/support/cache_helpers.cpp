@@ -60,8 +60,8 @@ PlainRows read_paged(const PagedHead& head, int dim) {
     for (int r = 0; r < head.page_rows; ++r) {
       out.k.push_back(
           lifted(read_row(head.sealed_k[p], head.format(p).k, r, head.k_dim), head.query_map, dim));
-      out.v.push_back(
-          lifted(read_row(head.sealed_v[p], head.format(p).v, r, head.v_dim), head.output_map, dim));
+      out.v.push_back(lifted(read_row(head.sealed_v[p], head.format(p).v, r, head.v_dim),
+                             head.output_map, dim));
     }
   for (int r = 0; r < head.open_rows; ++r) {
     const size_t p = static_cast<size_t>(r / head.page_rows);
