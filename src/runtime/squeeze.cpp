@@ -55,7 +55,7 @@ std::vector<double> relevance(const Session& session, const HeadCache& cache) {
     for (int r = 0; r < count; ++r) {
       const double ratio = length(v.data() + static_cast<size_t>(r) * dim, dim) /
                            length(k.data() + static_cast<size_t>(r) * dim, dim);
-      of[static_cast<size_t>(first + r)] = std::isfinite(ratio) ? ratio : 0;
+      of[static_cast<size_t>(first) + static_cast<size_t>(r)] = std::isfinite(ratio) ? ratio : 0;
     }
   }
   return of;
@@ -129,8 +129,7 @@ Squeezed squeeze(std::span<Session* const> sessions, size_t bytes, const Squeeze
       touched.push_back(blocks[next].head);
     }
     std::ranges::sort(touched);
-    const auto [end, last] = std::ranges::unique(touched);
-    touched.erase(end, last);
+    touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
     for (const int32_t t : touched) {
       Head& head = heads[static_cast<size_t>(t)];
       HeadCache& cache = *head.cache;
