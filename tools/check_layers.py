@@ -21,10 +21,15 @@ MAY_KNOW = {  # room: the rooms it may include; transitive, so only the highest 
     "runtime": ["policy", "model", "text"],
     "calibrate": ["runtime"],
     "convert": ["gguf"],
+    "train": ["runtime", "convert"],
     "apps": ["methods", "calibrate", "convert"],
 }
 SUBFOLDERS = {"backend": ["cuda"]}  # no other room has any
-PROGRAM = ["apps"]  # what src/main.cpp may include
+PROGRAMS = {  # what the programs of src/ may include
+    "main.cpp": ["apps"],
+    "train_main.cpp": ["apps", "base", "train"],
+    "train_vocabulary_main.cpp": ["base", "train"],
+}
 BENCH = ["runtime", "methods", "convert"]  # the library, not the commands
 
 # tests/<room> may include what the room may know; a kernel's test needs no engine. These make a
@@ -34,6 +39,7 @@ RUNS_MODELS = {
     "runtime": ["methods", "convert"],
     "calibrate": ["methods", "convert"],
     "convert": ["methods", "runtime"],
+    "train": ["methods"],
 }
 TEST_FOLDERS = ["support", "scripts", "fuzz", "golden"]  # beside those of rooms
 TEST_LIBRARIES = ["gtest", "gmock", "rapidcheck"]
@@ -103,7 +109,7 @@ def check_src():
     for path in sources("src"):
         room, *folders = path.relative_to(root / "src").parts[:-1] or [None]
         if room is None:
-            check(path, "the program", set(PROGRAM))
+            check(path, "the program", set(PROGRAMS.get(path.name, [])))
         elif room in MAY_KNOW:
             if folders and folders != SUBFOLDERS.get(room):
                 complain(f"{path.relative_to(root)}: rooms have no subfolders")

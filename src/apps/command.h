@@ -26,7 +26,7 @@ struct Command {
 extern const Command kRunCommand, kChatCommand, kBenchCommand, kPerplexityCommand, kMethodsCommand,
     kInspectCommand, kTokenizeCommand, kConvertCommand, kQuantizeCommand, kCalibrateTspCommand,
     kCalibrateHeadsCommand, kCalibrateEntropyCommand, kCalibrateSpansCommand,
-    kCalibrateQueriesCommand, kCalibrateBasisCommand, kDemoCommand, kTraceCommand,
+    kCalibrateQueriesCommand, kCalibrateBasisCommand, kDemoCommand, kTraceCommand, kTrainCommand,
     kCompletionCommand, kManCommand;
 
 // All of them, in the order of `pith --help`.

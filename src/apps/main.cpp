@@ -36,6 +36,7 @@ constexpr const Command* kCommands[] = {
     &kCalibrateSpansCommand,
     &kCalibrateQueriesCommand,
     &kCalibrateBasisCommand,
+    &kTrainCommand,
     &kCompletionCommand,
     &kManCommand,
 };

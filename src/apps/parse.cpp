@@ -67,7 +67,7 @@ void parse_arguments(Arguments& arguments, const std::vector<std::string>& words
     CLI::Option* option = parser.add_option(both, CLI::callback_t(take));
     option->type_size(1)->expected(1);
     if (argument.is_repeated && argument.operand())
-      option->expected(0, CLI::detail::expected_max_vector_size);
+      option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();
     option->multi_option_policy(argument.is_repeated ? CLI::MultiOptionPolicy::TakeAll
                                                      : CLI::MultiOptionPolicy::TakeLast);
   }

@@ -65,6 +65,14 @@ TEST(Arguments, AreReadIntoTheVariablesTheyWereDeclaredWith) {
   EXPECT_EQ(s.seed, UINT64_MAX);
 }
 
+TEST(Arguments, OperandsTakeAllThatIsLeftAndOptionsBehindTwoDashes) {
+  std::vector<std::string> words;
+  Arguments arguments;
+  arguments.operands("WORD", words, "words");
+  parse_arguments(arguments, {"one", "two", "--", "--three", "4"});
+  EXPECT_THAT(words, ElementsAre("one", "two", "--three", "4"));
+}
+
 TEST(Arguments, KeepTheirDefaultsWhenTheyAreNotGiven) {
   Sample s;
   s.read({"--model", "a.gguf"});

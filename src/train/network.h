@@ -1,0 +1,48 @@
+// The llama architecture on libtorch, as the engine computes it: RMSNorm, attention with grouped
+// heads and rotated neighbouring pairs, a SiLU-gated feed-forward, no biases. One Network is a set
+// of leaves over somebody's flat parameters, so several threads may each have their own over the
+// same. Included by the few sources that know libtorch.
+#pragma once
+
+#include <cstdint>
+#include <torch/types.h>
+#include <vector>
+
+#include "train/network_shape.h"
+
+namespace pith {
+
+// Causal attention. q is [rows, query_heads, length, dim], k and v [rows, heads, length, dim],
+// after rotation; the result is [rows, length, query_heads * dim]. Works on `block` queries at a
+// time and keeps no probabilities for the backward pass.
+torch::Tensor causal_attention(const torch::Tensor& q, const torch::Tensor& k,
+                               const torch::Tensor& v, int64_t block = 128);
+
+class Network {
+ public:
+  // `parameters` and `gradients` are flat, in the layout's order, and outlive the network; backward
+  // passes add to `gradients`. Undefined gradients: for inference.
+  Network(const NetworkShape& shape, const torch::Tensor& parameters,
+          const torch::Tensor& gradients, torch::ScalarType precision);
+
+  torch::Tensor embed(const torch::Tensor& tokens) const;             // [rows, length] to hidden
+  torch::Tensor layer(int layer, const torch::Tensor& hidden) const;  // [rows, length, width]
+  torch::Tensor logits(const torch::Tensor& hidden) const;  // [any, width] to [any, vocab]
+  int layers() const { return static_cast<int>(layers_.size()); }
+
+ private:
+  struct Layer {
+    torch::Tensor attn_norm, qkv, attn_output, ffn_norm, gate_up, down;
+  };
+  torch::Tensor linear(const torch::Tensor& x, const torch::Tensor& weight) const;
+  torch::Tensor norm(const torch::Tensor& x, const torch::Tensor& gain) const;
+  torch::Tensor rotate(const torch::Tensor& heads) const;
+
+  NetworkShape shape_;
+  torch::ScalarType precision_;
+  torch::Tensor embedding_, output_norm_, output_;
+  std::vector<Layer> layers_;
+  torch::Tensor turns_;  // [context, dim / 2], complex: e^(i * position * frequency)
+};
+
+}  // namespace pith

@@ -1,0 +1,194 @@
+#include "train/train_config.h"
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numbers>
+#include <set>
+
+#include "base/error.h"
+#include "train/tasks.h"
+
+namespace pith {
+namespace {
+
+using Json = nlohmann::json;
+
+// An object whose fields are all taken, or complained about.
+class Fields {
+ public:
+  Fields(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
+    if (!json.is_object()) fail("is not an object");
+  }
+
+  template <typename T>
+  void take(const char* name, T& into) {
+    known_.insert(name);
+    const auto found = json_.find(name);
+    if (found == json_.end()) return;
+    try {
+      if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+        // 2e6 is a whole number, too.
+        const double value = found->get<double>();
+        if (value != std::floor(value) || std::fabs(value) > 9e15) fail_field(name);
+        into = static_cast<T>(value);
+      } else {
+        into = found->get<T>();
+      }
+    } catch (const Json::exception&) {
+      fail_field(name);
+    }
+  }
+  const Json* part(const char* name) {
+    known_.insert(name);
+    const auto found = json_.find(name);
+    return found == json_.end() ? nullptr : &*found;
+  }
+  void done() const {
+    for (const auto& [key, value] : json_.items())
+      if (!known_.contains(key)) fail("has the unknown field '" + key + "'");
+  }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(Errc::bad_option, where_ + " " + what);
+  }
+  [[noreturn]] void fail_field(const char* name) const {
+    fail(std::string("has a value of the wrong kind in '") + name + "'");
+  }
+
+ private:
+  const Json& json_;
+  std::string where_;
+  std::set<std::string> known_;
+};
+
+void read_model(const Json& json, const std::string& path, NetworkShape& shape) {
+  Fields model(json, path + ": 'model'");
+  model.take("layers", shape.layers);
+  model.take("width", shape.width);
+  model.take("query_heads", shape.query_heads);
+  model.take("heads", shape.heads);
+  model.take("head_dim", shape.dim);
+  model.take("feed_forward", shape.ffn_width);
+  model.take("context", shape.context);
+  model.take("rope_base", shape.rope_base);
+  model.take("norm_eps", shape.norm_eps);
+  model.done();
+}
+
+Stage read_stage(const Json& json, const std::string& where) {
+  Stage stage;
+  Fields fields(json, where);
+  fields.take("tokens", stage.tokens);
+  fields.take("length", stage.length);
+  fields.take("rows", stage.rows);
+  if (stage.tokens < 1 || stage.length < 16 || stage.rows < 1)
+    fields.fail("needs 'tokens', a 'length' of 16 or more and 'rows'");
+  const Json* mix = fields.part("mix");
+  if (mix == nullptr || !mix->is_object() || mix->empty())
+    fields.fail("needs 'mix', which says how often each task is drawn");
+  for (const auto& [name, weight] : mix->items()) {
+    const Task* task = find_task(name);
+    if (task == nullptr) {
+      std::string known;
+      for (const Task& t : tasks()) known += (known.empty() ? "" : ", ") + std::string(t.name);
+      fields.fail("has the unknown task '" + name + "'; known are " + known);
+    }
+    if (!weight.is_number() || weight.get<double>() <= 0)
+      fields.fail("has a weight for '" + name + "' that is not a positive number");
+    if (stage.length < task->shortest)
+      fields.fail("is too short for '" + name + "', which needs " + std::to_string(task->shortest));
+    stage.mix.emplace_back(name, weight.get<double>());
+  }
+  fields.done();
+  return stage;
+}
+
+}  // namespace
+
+TrainConfig read_train_config(const std::string& path) {
+  std::ifstream in(path);
+  if (!in) throw Error(Errc::io, path + ": cannot be opened");
+  Json json;
+  try {
+    json = Json::parse(in, nullptr, true, /*ignore_comments=*/true);
+  } catch (const Json::parse_error& error) {
+    throw Error(Errc::bad_option, path + ": is no JSON: " + error.what());
+  }
+  TrainConfig c;
+  Fields fields(json, path + ":");
+  fields.take("name", c.name);
+  fields.take("description", c.description);
+  fields.take("seed", c.seed);
+  fields.take("texts", c.texts);
+  fields.take("held_out", c.held_out);
+  fields.take("vocabulary_tokens", c.vocabulary_tokens);
+  fields.take("vocabulary_bytes", c.vocabulary_bytes);
+  if (const Json* model = fields.part("model")) read_model(*model, path, c.shape);
+  std::string beginning = "recall";
+  fields.take("beginning", beginning);
+  if (beginning != "recall" && beginning != "random")
+    fields.fail("'beginning' is '" + beginning + "'; known are recall and random");
+  c.beginning = beginning == "recall" ? Beginning::recall : Beginning::random;
+  fields.take("rate", c.rate);
+  fields.take("floor", c.floor);
+  fields.take("warm_up_tokens", c.warm_up_tokens);
+  fields.take("answer_weight", c.answer_weight);
+  fields.take("context_weight", c.context_weight);
+  fields.take("decay", c.decay);
+  fields.take("beta1", c.beta1);
+  fields.take("beta2", c.beta2);
+  fields.take("clip", c.clip);
+  fields.take("recompute_from", c.recompute_from);
+  fields.take("parts", c.parts);
+  fields.take("measure_tokens", c.measure_tokens);
+  fields.take("checkpoint_seconds", c.checkpoint_seconds);
+  if (const Json* stages = fields.part("stages")) {
+    if (!stages->is_array()) fields.fail_field("stages");
+    for (const Json& stage : *stages)
+      c.stages.push_back(
+          read_stage(stage, path + ": stage " + std::to_string(c.stages.size() + 1)));
+  }
+  fields.done();
+  if (c.name.empty()) fields.fail("needs a 'name'");
+  if (c.texts.empty()) fields.fail("needs 'texts', folders of .txt files");
+  if (c.stages.empty()) fields.fail("needs 'stages'");
+  if (c.vocabulary_tokens < 320 || c.vocabulary_tokens > 65536)
+    fields.fail("'vocabulary_tokens' must be between 320 and 65536");
+  if (!(c.rate > 0)) fields.fail("'rate' must be positive");
+  if (c.parts < 1) fields.fail("'parts' must be 1 or more");
+  if (c.measure_tokens < 1) fields.fail("'measure_tokens' must be positive");
+  c.shape.vocab = c.vocabulary_tokens;
+  check_shape(c.shape);
+  for (const Stage& stage : c.stages)
+    if (stage.length > c.shape.context)
+      fields.fail("has a stage that is longer than the model's context");
+  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+  for (std::string& text : c.texts) text = (folder / text).lexically_normal().string();
+  return c;
+}
+
+int64_t TrainConfig::total_tokens() const {
+  int64_t total = 0;
+  for (const Stage& stage : stages) total += stage.tokens;
+  return total;
+}
+
+const Stage& stage_at(const TrainConfig& config, int64_t tokens) {
+  for (const Stage& stage : config.stages) {
+    if (tokens < stage.tokens) return stage;
+    tokens -= stage.tokens;
+  }
+  return config.stages.back();
+}
+
+double rate_at(const TrainConfig& config, int64_t tokens) {
+  const double warm_up = static_cast<double>(config.warm_up_tokens);
+  const auto at = static_cast<double>(tokens);
+  const double warm = warm_up > 0 ? std::min(1.0, (at + 1) / warm_up) : 1;
+  const double share = std::min(1.0, at / static_cast<double>(config.total_tokens()));
+  const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * share));
+  return config.rate * warm * (config.floor + (1 - config.floor) * cosine);
+}
+
+}  // namespace pith
