@@ -28,11 +28,15 @@ if(NOT CMAKE_CROSSCOMPILING OR CMAKE_CROSSCOMPILING_EMULATOR)
 endif()
 
 install(TARGETS pith RUNTIME)
+if(PITH_HAS_TRAIN)
+  install(TARGETS pith-train pith-train-vocabulary RUNTIME)
+endif()
 install(FILES README.md CHANGELOG.md CONTRIBUTING.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} PATTERN decisions EXCLUDE)
 
 install(DIRECTORY src/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/pith
-        FILES_MATCHING PATTERN "*.h" PATTERN "*.inl.h" EXCLUDE PATTERN apps EXCLUDE)
+        FILES_MATCHING PATTERN "*.h" PATTERN "*.inl.h" EXCLUDE PATTERN apps EXCLUDE
+        PATTERN train EXCLUDE)
 set(archives pith_flags pith_methods_archive)
 set_target_properties(pith_methods_archive PROPERTIES EXPORT_NAME methods_archive)
 foreach(room ${PITH_ROOMS})
