@@ -32,7 +32,8 @@ double length(const float* x, int dim) {
 
 bool may_lose_rows(const Session& session) {
   const StoreSpec& store = session.policy->store;
-  return !session.prefill && !store.repack_positions && !store.keeps_dropped;
+  return !session.prefill && !store.repack_positions && !store.keeps_dropped &&
+         store.tiers.empty();
 }
 
 bool keeps_scores(const Policy& policy) {

@@ -31,8 +31,8 @@ struct Squeezed {
 };
 
 // Tries to free `bytes` of the pool that the sessions share. Sessions in a prompt, those whose
-// positions or order of rows mean something else (they repack, or call tokens back), and heads that
-// would need more memory first than there is are left alone.
+// positions or order of rows mean something else (they repack, call tokens back, or store rows in
+// tiers), and heads that would need more memory first than there is are left alone.
 Squeezed squeeze(std::span<Session* const> sessions, size_t bytes, const SqueezeRule& rule = {});
 
 }  // namespace pith

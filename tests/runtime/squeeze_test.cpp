@@ -129,13 +129,15 @@ TEST(Squeeze, ASessionGoesOnAfterwards) {
   EXPECT_EQ(std::as_const(*s.store).at(0, 0).positions().back(), 339);
 }
 
-TEST(Squeeze, LeavesSessionsAloneWhosePositionsMeanSomethingElse) {
-  Fixture f;
-  Session& s = f.open("lazyllm:revive=1", 300);
-  const auto before = s.store->rows();
-  const Squeezed done = squeeze(f.sessions, size_t{1} << 30);
-  EXPECT_EQ(done.bytes, 0u);
-  EXPECT_EQ(s.store->rows(), before);
+TEST(Squeeze, LeavesSessionsAloneWhosePositionsOrTiersMeanSomethingElse) {
+  for (const char* spec : {"lazyllm:revive=1", "tiers:f16=0.2,q4=0.4,q2=0.4,page=8"}) {
+    Fixture f;
+    Session& s = f.open(spec, 300);
+    const auto before = s.store->rows();
+    const Squeezed done = squeeze(f.sessions, size_t{1} << 30);
+    EXPECT_EQ(done.bytes, 0u) << spec;
+    EXPECT_EQ(s.store->rows(), before) << spec;
+  }
 }
 
 }  // namespace
