@@ -7,8 +7,11 @@
 #include <vector>
 
 #include "convert/convert.h"
+#include "policy/registry.h"
 #include "runtime/engine.h"
+#include "runtime/forward.h"
 #include "support/golden.h"
+#include "support/meter_backend.h"
 #include "support/test_data.h"
 #include "support/tiny_model.h"
 
@@ -137,6 +140,24 @@ TEST_P(TrainedCodes, DivergeFromTheFloatFormByWhatTheDocsSay) {
   }
   EXPECT_LE(sum / tokens, GetParam().mean);
   EXPECT_LE(largest, GetParam().largest);
+}
+
+TEST(PromptAttention, IsSummedInIntegersInModelsWhoseWeightsAreNotF32) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::q8_0}) {
+    TinyModel tiny;
+    tiny.ffn_width = 64;
+    tiny.dtype = dtype;
+    const auto model = Model::load(write_tiny_model(tiny));
+    const KvShape& shape = model->config().shape;
+    MeterBackend meter;
+    PagePool pool(size_t{64} << 20);
+    Forward forward(*model, meter, 64);
+    Session session(shape, make_policy("full", shape), pool, {});
+    session.feed(tiny_tokens(tiny, 100));
+    while (forward.prefill_tile(session) == Progress::more) continue;
+    EXPECT_EQ(meter.integer_jobs > 0, dtype != DType::f32);
+    EXPECT_EQ(meter.float_jobs > 0, dtype == DType::f32);
+  }
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ class MeterBackend final : public Backend {
  public:
   int64_t products = 0;     // since somebody set it to 0
   int64_t widest_tile = 0;  // rows of one product
+  int64_t integer_jobs = 0, float_jobs = 0;  // attention of prompts, by what it may sum
 
   std::string_view name() const override { return "meter"; }
   const Threads& threads() const override { return real_->threads(); }
@@ -31,6 +32,7 @@ class MeterBackend final : public Backend {
     int64_t seen = rows * job.first_row + rows * (rows + 1) / 2;
     for (const PagedHead& head : job.cached) seen += rows * head.rows() / job.k.dim[0];
     products += 2 * seen * job.q.dim[1] * job.q.dim[2];
+    ++(job.int16 ? integer_jobs : float_jobs);
   }
 
   void embed(const WeightMatrix&, std::span<const int32_t>, float, Mat) override {}
