@@ -5,22 +5,13 @@
 // this scorer with chunks for a reducer:
 //   value_key_ratio:budget=1024,reduce_every=32+chunkkv:chunk=32,together=false
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "policy/registry.h"
+#include "policy/select.h"
 
 namespace pith {
 namespace {
-
-// Keys of zeros would make everything infinite.
-constexpr float kLeastNorm = 1e-12f;
-
-float length(std::span<const float> row) {
-  double sum = 0;
-  for (const float x : row) sum += double{x} * x;
-  return static_cast<float>(std::sqrt(sum));
-}
 
 class ValuePerKey final : public Scorer {
  public:
@@ -33,11 +24,11 @@ class ValuePerKey final : public Scorer {
     tap.ops.row_norms(tap.rows.v, scores);
     for (int h = 0; h < tap.shape.heads; ++h)
       for (size_t r = 0; r < scores.row(h).size(); ++r)
-        scores.row(h)[r] /= std::max(keys.row(h)[r], kLeastNorm);
+        scores.row(h)[r] /= std::max(keys.row(h)[r], kLeastKey);
   }
 
   void score_step(const StepTap& tap, std::span<float> scores) const override {
-    scores.back() = length(tap.v) / std::max(length(tap.k), kLeastNorm);
+    scores.back() = static_cast<float>(value_per_key(tap.v, tap.k));
   }
 };
 

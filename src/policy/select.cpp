@@ -23,6 +23,15 @@ uint32_t rank(float score) {
 
 }  // namespace
 
+double value_per_key(std::span<const float> v, std::span<const float> k) {
+  const auto length = [](std::span<const float> row) {
+    double sum = 0;
+    for (const float x : row) sum += double{x} * x;
+    return std::sqrt(sum);
+  };
+  return length(v) / std::max(length(k), double{kLeastKey});
+}
+
 void make_comparable(Mat scores) {
   for (int64_t h = 0; h < scores.dim[0]; ++h)
     for (float& score : scores.row(h)) score = comparable(score);

@@ -5,6 +5,8 @@
 #include <numeric>
 #include <utility>
 
+#include "policy/select.h"
+
 namespace pith {
 namespace {
 
@@ -24,12 +26,6 @@ struct Block {
   size_t rows = 0;  // of the head that are gone with this block
 };
 
-double length(const float* x, int dim) {
-  double sum = 0;
-  for (int i = 0; i < dim; ++i) sum += static_cast<double>(x[i]) * x[i];
-  return std::sqrt(sum);
-}
-
 bool may_lose_rows(const Session& session) {
   const StoreSpec& store = session.policy->store;
   return !session.prefill && !store.repack_positions && !store.keeps_dropped &&
@@ -47,16 +43,15 @@ std::vector<double> relevance(const Session& session, const HeadCache& cache) {
                            [](float x) { return std::isnan(x) ? 0.0 : std::max(0.0f, x); });
     return of;
   }
-  const int dim = session.store->shape().dim;
-  std::vector<float> k(static_cast<size_t>(kRowsAtOnce) * dim), v(k.size());
+  const auto dim = static_cast<size_t>(session.store->shape().dim);
+  std::vector<float> k(kRowsAtOnce * dim), v(k.size());
   for (int first = 0; first < cache.rows(); first += kRowsAtOnce) {
     const int count = std::min(kRowsAtOnce, cache.rows() - first);
     cache.copy_keys(first, count, k.data());
     cache.copy_values(first, count, v.data());
-    for (int r = 0; r < count; ++r) {
-      const double ratio = length(v.data() + static_cast<size_t>(r) * dim, dim) /
-                           length(k.data() + static_cast<size_t>(r) * dim, dim);
-      of[static_cast<size_t>(first) + static_cast<size_t>(r)] = std::isfinite(ratio) ? ratio : 0;
+    for (size_t r = 0; r < static_cast<size_t>(count); ++r) {
+      const double ratio = value_per_key({&v[r * dim], dim}, {&k[r * dim], dim});
+      of[static_cast<size_t>(first) + r] = std::isfinite(ratio) ? ratio : 0;
     }
   }
   return of;

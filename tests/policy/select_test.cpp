@@ -181,5 +181,12 @@ TEST(PoolScores, LeavesScoresAloneWithoutNeighbours) {
   EXPECT_TRUE(pooled({}, 7, Pool::max).empty());
 }
 
+TEST(ValuePerKey, IsTheRatioOfLengthsAndFiniteForAKeyOfZeros) {
+  const float v[] = {3, 4}, k[] = {0, -2}, zero[] = {0, 0};
+  EXPECT_DOUBLE_EQ(value_per_key(v, k), 2.5);
+  EXPECT_DOUBLE_EQ(value_per_key(zero, k), 0);
+  EXPECT_DOUBLE_EQ(value_per_key(v, zero), 5 / double{1e-12f});
+}
+
 }  // namespace
 }  // namespace pith::test
