@@ -3,13 +3,11 @@
 // later find their rows. `plus` is KVzip+ (arXiv:2601.07891): attention is measured by what it adds
 // to the residual stream.
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 
 #include "policy/defaults.h"
 #include "policy/output_norms.h"
 #include "policy/registry.h"
-#include "policy/select.h"
+#include "policy/shares.h"
 
 namespace pith {
 namespace {
@@ -98,11 +96,8 @@ class BestOfAll final : public Budget {
   void assign(const ScoreBoard& board, BudgetTable& table) const override {
     const KvShape& shape = board.shape();
     if (board.newest_layer() + 1 < shape.layers) return;
-    struct Row {
-      float score;
-      int32_t head;  // of all layers
-    };
-    std::vector<Row> rows;
+    // Ties go to the lower layer, then the lower head.
+    std::vector<std::span<const float>> lists(table.rows.size());
     int64_t wanted = 0;
     for (int l = 0; l < table.layers; ++l)
       for (int h = 0; h < table.heads; ++h) {
@@ -112,20 +107,12 @@ class BestOfAll final : public Budget {
         if (shape.window(l) > 0) continue;
         table.at(l, h) = board.protected_rows();
         const std::span<const float> contested = board.contested(l, h);
-        for (const float score : contested)
-          rows.push_back({std::isnan(score) ? -INFINITY : comparable(score), l * table.heads + h});
+        lists[static_cast<size_t>(l * table.heads + h)] = contested;
         wanted += std::min<int64_t>(even - board.protected_rows(),
                                     static_cast<int64_t>(contested.size()));
       }
-    // Ties go to the lower layer, the lower head, the older row.
-    std::vector<int32_t> order(rows.size());
-    std::iota(order.begin(), order.end(), 0);
-    const auto better = [&](int32_t a, int32_t b) {
-      return rows[a].score != rows[b].score ? rows[a].score > rows[b].score : a < b;
-    };
-    const auto cut = order.begin() + std::min<int64_t>(wanted, static_cast<int64_t>(order.size()));
-    if (cut != order.end()) std::nth_element(order.begin(), cut, order.end(), better);
-    for (auto it = order.begin(); it != cut; ++it) ++table.rows[rows[*it].head];
+    const std::vector<int> won = winners(lists, 0, wanted);
+    for (size_t i = 0; i < won.size(); ++i) table.rows[i] += won[i];
   }
 };
 

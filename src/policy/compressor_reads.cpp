@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "policy/compressor.h"
+#include "policy/select.h"
 #include "policy/timer.h"
 
 namespace pith {
@@ -72,6 +73,7 @@ void Compressor::probe_layer(const ProbeLayer& p) {
                         .stream_norm = p.stream_norm,
                         .wo = p.wo},
                        scores);
+  make_comparable(scores);
   for (int h = 0; h < p.shape.heads; ++h) {
     const std::span<float> lane =
         store_.at(p.layer, h).scores().subspan(static_cast<size_t>(row_at(h, begin)));
