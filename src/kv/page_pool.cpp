@@ -207,6 +207,10 @@ const char* name(MemoryClass what) {
   return kNames[static_cast<size_t>(what)];
 }
 
+std::string mebibytes(size_t bytes) {
+  return std::to_string((bytes + (size_t{1} << 20) - 1) >> 20) + " MiB";
+}
+
 PagePool::PagePool(size_t limit_bytes) : state_(std::make_unique<State>()) {
   state_->limit = limit_bytes;
 }

@@ -16,12 +16,15 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <string>
 
 namespace pith {
 
 enum class MemoryClass : uint8_t { pages_k, pages_v, pseudo, lanes, summaries, prompt, dropped };
 inline constexpr int kMemoryClasses = 7;
 const char* name(MemoryClass what);
+// "12 MiB", rounded up: how sentences name amounts of cache memory.
+std::string mebibytes(size_t bytes);
 
 struct Slab;
 

@@ -1,18 +1,10 @@
 #include "kv/store.h"
 
 #include <algorithm>
-#include <string>
 
 #include "base/error.h"
 
 namespace pith {
-namespace {
-
-std::string mebibytes(size_t bytes) {
-  return std::to_string((bytes + (size_t{1} << 20) - 1) >> 20) + " MiB";
-}
-
-}  // namespace
 
 KvStore::KvStore(const KvShape& shape, const StoreSpec& spec, PagePool& pool)
     : shape_(shape), spec_(spec), pool_(pool) {

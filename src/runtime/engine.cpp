@@ -24,10 +24,6 @@ size_t default_cache_bytes() {
   return size_t{4} << 30;
 }
 
-std::string mebibytes(size_t bytes) {
-  return std::to_string((bytes + 1048575) >> 20) + " MiB";
-}
-
 }  // namespace
 
 struct Engine::State {
@@ -40,13 +36,12 @@ struct Engine::State {
                                                             : nullptr),
         forward(*model, *backend, options.tile_rows, tokenizer.get()) {}
 
-  void feed(Session& session, std::span<const int32_t> tokens) const {
+  void check_tokens(std::span<const int32_t> tokens) const {
     const int vocab = model->config().vocab;
-    for (int32_t t : tokens)
+    for (const int32_t t : tokens)
       if (t < 0 || t >= vocab)
         throw Error(Errc::bad_request, "token " + std::to_string(t) +
                                            " is not in the vocabulary of " + std::to_string(vocab));
-    session.feed(tokens);
   }
 
   void check_numbers(const Session& session) const {
@@ -120,12 +115,12 @@ std::unique_ptr<Session> Engine::load(const std::string& path, const SamplingOpt
 }
 
 void Engine::prefill(Session& session, std::span<const int32_t> tokens, Monitor& monitor) {
-  state_->feed(session, tokens);
+  feed(session, tokens);
   run_prompt(session, monitor);
 }
 
 void Engine::make_up(Session& session, std::span<const int32_t> tokens, Monitor& monitor) {
-  state_->feed(session, tokens);
+  feed(session, tokens);
   session.stream.made_up = true;
   run_prompt(session, monitor);
 }
@@ -133,7 +128,7 @@ void Engine::make_up(Session& session, std::span<const int32_t> tokens, Monitor&
 void Engine::prefill_all(Session& session, std::span<const int32_t> tokens,
                          const std::function<void(int, std::span<const float>)>& each,
                          Monitor& monitor) {
-  state_->feed(session, tokens);
+  feed(session, tokens);
   session.stream.each_logits = each;
   run_prompt(session, monitor);
 }
@@ -146,9 +141,8 @@ void Engine::run_prompt(Session& session, Monitor& monitor) {
   try {
     for (;;) {
       monitor.check();
-      const Progress progress = state_->forward.prefill_tile(session, monitor);
-      if (progress == Progress::starved)
-        state_->starved(session, state_->forward.bytes_needed(session));
+      const Progress progress = read_tile(session, monitor);
+      if (progress == Progress::starved) state_->starved(session, bytes_needed(session));
       if (progress == Progress::done) break;
       const PrefillCursor& at = *session.prefill;
       if (at.round >= 0) {
@@ -163,7 +157,6 @@ void Engine::run_prompt(Session& session, Monitor& monitor) {
     session.abandon();
     throw;
   }
-  state_->check_numbers(session);
   monitor.progress(session.policy->probe ? "probe" : "prefill", total, total);
 }
 
@@ -175,7 +168,8 @@ void Engine::decode(std::span<Session* const> sessions, std::span<const int32_t>
 }
 
 void Engine::feed(Session& session, std::span<const int32_t> tokens) const {
-  state_->feed(session, tokens);
+  state_->check_tokens(tokens);
+  session.feed(tokens);
 }
 
 Progress Engine::read_tile(Session& session, const Monitor& monitor) {
@@ -185,10 +179,7 @@ Progress Engine::read_tile(Session& session, const Monitor& monitor) {
 }
 
 Progress Engine::write_step(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
-  const int vocab = model().config().vocab;
-  for (const int32_t t : tokens)
-    if (t < 0 || t >= vocab)
-      throw Error(Errc::bad_request, "token " + std::to_string(t) + " is not in the vocabulary");
+  state_->check_tokens(tokens);
   const Progress progress = state_->forward.decode_step(sessions, tokens);
   if (progress == Progress::done)
     for (const Session* session : sessions) state_->check_numbers(*session);

@@ -20,6 +20,8 @@ constexpr size_t kSqueezeShare = 32;
 struct Scheduler::Job {
   int64_t id = 0;
   Request request;
+  std::shared_ptr<const Policy> policy;
+  size_t first_bytes = 0;            // that its first tile asks for
   Answer answer;                     // so far
   std::unique_ptr<Session> session;  // null: waits
   std::optional<Sampler> sampler;    // of a preempted session: what it had drawn
@@ -33,14 +35,11 @@ Scheduler::Scheduler(Engine& engine, const SchedulerOptions& options)
 Scheduler::~Scheduler() = default;
 
 int64_t Scheduler::submit(Request request) {
-  if (request.prompt.empty()) throw Error(Errc::bad_request, "the prompt has no tokens");
-  const int vocab = engine_.model().config().vocab;
-  for (const int32_t t : request.prompt)
-    if (t < 0 || t >= vocab)
-      throw Error(Errc::bad_request, "token " + std::to_string(t) +
-                                         " is not in the vocabulary of " + std::to_string(vocab));
-  engine_.open(request.spec, request.sampling);  // throws now, not when its turn comes
+  const auto session = engine_.open(request.spec, request.sampling);
+  engine_.feed(*session, request.prompt);  // throws now, not when its turn comes
   auto job = std::make_unique<Job>();
+  job->policy = session->policy;
+  job->first_bytes = engine_.bytes_needed(*session);
   job->id = job->answer.id = next_id_++;
   job->request = std::move(request);
   waiting_.push_back(std::move(job));
@@ -102,18 +101,20 @@ void Scheduler::admit() {
       running_.size() >= static_cast<size_t>(options_.most_sessions))
     return;
   Job& job = *waiting_.front();
-  job.session = engine_.open(job.request.spec, job.request.sampling);
+  const size_t needed = std::max(job.first_bytes, job.until_free) + reserve();
+  if (!running_.empty() && needed > engine_.pool().free_bytes()) return;
+  job.session = engine_.open(job.policy, job.request.sampling);
   engine_.feed(*job.session, job.request.prompt);
-  const size_t needed = std::max(engine_.bytes_needed(*job.session), job.until_free) + reserve();
-  if (!running_.empty() && needed > engine_.pool().free_bytes()) {
-    job.session->abandon();
-    job.session.reset();
-    return;
-  }
+  move(job, waiting_, running_);
+}
+
+// To its place by age.
+void Scheduler::move(const Job& job, Jobs& from, Jobs& to) {
+  const auto at = std::ranges::find(from, &job, &std::unique_ptr<Job>::get);
+  std::unique_ptr<Job> moved = std::move(*at);
+  from.erase(at);
   const auto older = [](const auto& a, const auto& b) { return a->id < b->id; };
-  running_.insert(std::ranges::upper_bound(running_, waiting_.front(), older),
-                  std::move(waiting_.front()));
-  waiting_.pop_front();
+  to.insert(std::ranges::upper_bound(to, moved, older), std::move(moved));
 }
 
 // Back to the queue; what it wrote is remembered.
@@ -124,11 +125,7 @@ void Scheduler::wait(Job& job, size_t until_free) {
   job.fed = 0;
   job.until_free = until_free;
   ++job.answer.preemptions;
-  const auto at = std::ranges::find(running_, &job, &std::unique_ptr<Job>::get);
-  const auto older = [](const auto& a, const auto& b) { return a->id < b->id; };
-  std::unique_ptr<Job> moved = std::move(*at);
-  running_.erase(at);
-  waiting_.insert(std::ranges::upper_bound(waiting_, moved, older), std::move(moved));
+  move(job, running_, waiting_);
 }
 
 // Makes memory free for a session, at the cost of others: `bytes` of it, or what the youngest held.
@@ -159,7 +156,6 @@ bool Scheduler::relieve(size_t bytes, const Job& in_need) {
 }
 
 void Scheduler::refuse(Job& job, size_t bytes) {
-  const auto mebibytes = [](size_t n) { return std::to_string((n + 1048575) >> 20) + " MiB"; };
   end(job, Ending::refused,
       "the cache limit of " + mebibytes(engine_.pool().limit_bytes()) + " is too small for '" +
           job.request.spec + "' after " +

@@ -80,6 +80,7 @@ class Scheduler {
 
   void drop_cancelled();
   void admit();
+  static void move(const Job& job, Jobs& from, Jobs& to);
   void read_tile(const Monitor& monitor);
   void write_tokens();
   bool choose(Job& job);
