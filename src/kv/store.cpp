@@ -72,7 +72,7 @@ CacheBytes KvStore::bytes() const {
   return sum;
 }
 
-size_t KvStore::bytes_for_layer(int rows, const PageSummary* summary) const {
+size_t KvStore::bytes_for_layer(int rows, const PageSummary* summary, int adopted) const {
   size_t seal = 0, passing = 0, largest = 0, dropped = 0;
   for (int layer = 0; layer < shape_.layers; ++layer) {
     size_t written = 0;
@@ -80,7 +80,8 @@ size_t KvStore::bytes_for_layer(int rows, const PageSummary* summary) const {
       const HeadCache& head = at(layer, h);
       const size_t now = head.seal_bytes(0, summary);
       seal += now;
-      written += head.write_bytes(rows, true) + head.seal_bytes(rows, summary) - now;
+      const size_t bytes = head.write_bytes(rows, true) + head.seal_bytes(rows, summary) - now;
+      written += bytes - std::min(bytes, head.adopted_bytes(adopted));
       passing = std::max({passing, head.seal_passing(), head.arrange_bytes(rows)});
     }
     largest = std::max(largest, written);

@@ -7,7 +7,7 @@
 // while a prompt runs nothing is sealed, so that budgets can still be revised for free.
 // If a side's sealed format is its open format and it has no basis, sealing moves nothing.
 //
-//   life = ( mark write* apply* seal | append* apply* seal | fork | rewind )*
+//   life = ( mark adopt? write* apply* seal | append* apply* seal | fork | rewind )*
 //
 // Memory is asked for before a step (bytes_for_...), never discovered in the middle. Only fork
 // and a system that refuses memory below the pool's limit throw (no_memory); after the latter a
@@ -99,6 +99,11 @@ class HeadCache {
   // old rows up to the newest, not the many new ones down, and may let heads differ in length:
   // row r goes to newest - (rows - 1 - r), and the next token keeps its absolute position.
   int repack(std::span<const int32_t> positions, const TurnKeys& turn);
+  // Begins an empty head with the first `adopted` rows of another one of the same spec: whole
+  // sealed pages, which both share from then on. positions and scores: at least so many. `total`:
+  // the rows that it will have once the rest is written, and sealed for `summary`.
+  void adopt(const HeadCache& other, int adopted, int total, std::span<const int32_t> positions,
+             std::span<const float> scores, const PageSummary* summary);
   // Before sealing, where the spec has tiers: puts the open rows in the order that `order` names,
   // all of them once, so that the first of them fill pages of the given tiers (0: none).
   void arrange(std::span<const int32_t> order, std::span<const uint8_t> tiers);
@@ -192,6 +197,7 @@ class HeadCache {
   size_t pseudo_bytes() const;
   size_t seal_bytes(int added, const PageSummary* summary) const;
   size_t seal_passing() const;
+  size_t adopted_bytes(int adopted) const;
   size_t arrange_bytes(int added) const;
   size_t fork_bytes() const;
 
@@ -241,12 +247,16 @@ class KvStore {
   void rewind();
   // Copy on write: one prefill, many questions. Throws no_memory if bytes_for_fork() are not free.
   std::unique_ptr<KvStore> fork() const;
+  // A fork of the first `rows` rows of every head.
+  std::unique_ptr<KvStore> fork_first(int rows) const;
+  int sealed_rows() const;  // of the head that has fewest
   CacheBytes bytes() const;
 
   // What must be free in the pool before ..., at worst; after that it cannot fail.
   // ... a layer of a prompt ends: each of its heads takes `rows` more rows (fewer if a budget caps
-  // them), and everything is sealed. `summary` need be given only before the first seal.
-  size_t bytes_for_layer(int rows, const PageSummary* summary = nullptr) const;
+  // them), and everything is sealed. `summary` need be given only before the first seal. `adopted`
+  // of the rows come by HeadCache::adopt.
+  size_t bytes_for_layer(int rows, const PageSummary* summary = nullptr, int adopted = 0) const;
   // ... every head takes one more row, and everything is sealed.
   // `more`: rows that may join each layer beside it; empty: none.
   size_t bytes_for_step(const PageSummary* summary = nullptr, std::span<const int> more = {}) const;

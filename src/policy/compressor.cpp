@@ -252,12 +252,19 @@ void Compressor::write_layer(const LayerTap& tap, Mat scores) {
     place(plan, 0, hidden);
   });
   for (int h = 0; h < tap.shape.heads; ++h) {
-    const HeadPlan& plan = plans[static_cast<size_t>(h)];
-    store_.at(tap.layer, h).write(tap.rows.k[h], tap.rows.v[h], positions, scores.row(h), plan);
+    HeadPlan& plan = plans[static_cast<size_t>(h)];
     prompt_.stats.rows_kept += static_cast<int64_t>(plan.keep.size());
-    if (!policy_.scorer->scores_add_up()) continue;
-    for (const float score : scores.row(h)) prompt_.stats.score_seen += score;
-    for (const int32_t row : plan.keep) prompt_.stats.score_kept += scores.row(h)[row];
+    if (policy_.scorer->scores_add_up()) {
+      for (const float score : scores.row(h)) prompt_.stats.score_seen += score;
+      for (const int32_t row : plan.keep) prompt_.stats.score_kept += scores.row(h)[row];
+    }
+    HeadCache& cache = store_.at(tap.layer, h);
+    if (prompt_.shared) {
+      cache.adopt(prompt_.shared->at(tap.layer, h), prompt_.shared_rows, rows, positions,
+                  scores.row(h), policy_.reader.get());
+      plan.keep.erase(plan.keep.begin(), plan.keep.begin() + prompt_.shared_rows);
+    }
+    cache.write(tap.rows.k[h], tap.rows.v[h], positions, scores.row(h), plan);
   }
 }
 
@@ -438,32 +445,6 @@ void Compressor::end_step() {
     if (due) repack(stats_.rows_recoded);
   }
   store_.seal(policy_.reader.get());
-}
-
-Compressor::State Compressor::state() const {
-  return {table_.rows, prompt_tokens_, tokens_, shift_, steps_, stats_};
-}
-
-void Compressor::restore(const State& state, Backend& ops, std::span<const Rope> ropes) {
-  PITH_CHECK(state.budgets.size() == table_.rows.size(), "every head has a budget");
-  table_.rows = state.budgets;
-  prompt_tokens_ = state.prompt_tokens;
-  tokens_ = state.tokens;
-  shift_ = state.shift;
-  steps_ = state.steps;
-  stats_ = state.stats;
-  ops_ = &ops;
-  ropes_.assign(ropes.begin(), ropes.end());
-  for (Rope& rope : ropes_) rope.magnitude = 1;  // stored keys have it already
-}
-
-int Compressor::query_position(int tokens_seen) const {
-  if (!policy_.store.repack_positions) return static_cast<int>(tokens_seen - shift_);
-  int rows = 0;
-  for (int l = 0; l < store_.shape().layers; ++l)
-    for (int h = 0; h < store_.shape().heads; ++h)
-      rows = std::max(rows, std::as_const(store_).at(l, h).rows());
-  return rows;
 }
 
 void Compressor::remember(const LayerTap& tap) {

@@ -82,6 +82,8 @@ void Compressor::probe_layer(const ProbeLayer& p) {
 }
 
 size_t Compressor::bytes_for_layer(int rows) const {
+  if (prompt_.shared)  // nothing leaves, so pages that are shared are not copied
+    return store_.bytes_for_layer(rows, policy_.reader.get(), prompt_.shared_rows);
   return store_.bytes_for_layer(rows, policy_.reader.get()) + store_.bytes_for_apply();
 }
 

@@ -84,8 +84,11 @@ class NewestFirst final : public Scorer {
 
 class AttentionSoFar final : public Scorer {
  public:
-  Demand demand() const override { return {.prompt_mass = Mass::sum, .decode_probs = true}; }
-  bool scores_add_up() const override { return true; }
+  explicit AttentionSoFar(bool squares) : squares_(squares) {}
+  Demand demand() const override {
+    return {.prompt_mass = squares_ ? Mass::squares : Mass::sum, .decode_probs = true};
+  }
+  bool scores_add_up() const override { return !squares_; }
   bool scores_steps() const override { return true; }
 
   void score_prompt(const LayerTap& tap, Mat scores) const override {
@@ -95,8 +98,12 @@ class AttentionSoFar final : public Scorer {
 
   void score_step(const StepTap& tap, std::span<float> scores) const override {
     for (size_t i = 0; i < tap.probs.size(); ++i)
-      scores[tap.rows.empty() ? i : static_cast<size_t>(tap.rows[i])] += tap.probs[i];
+      scores[tap.rows.empty() ? i : static_cast<size_t>(tap.rows[i])] +=
+          squares_ ? tap.probs[i] * tap.probs[i] : tap.probs[i];
   }
+
+ private:
+  bool squares_;
 };
 
 class FallingLine final : public Budget {
@@ -121,6 +128,7 @@ class FallingLine final : public Budget {
 class EvenBudget final : public Budget {
  public:
   EvenBudget(Amount amount, int session_rows) : amount_(amount), session_rows_(session_rows) {}
+  bool keeps_all() const override { return amount_.share >= 1; }
 
   void assign(const ScoreBoard& board, BudgetTable& table) const override {
     for (int l = 0; l < table.layers; ++l)
@@ -141,6 +149,7 @@ class EvenBudget final : public Budget {
 
 class KeepEverything final : public Budget {
  public:
+  bool keeps_all() const override { return true; }
   void assign(const ScoreBoard& /*board*/, BudgetTable& table) const override {
     std::ranges::fill(table.rows, BudgetTable::kAll);
   }
@@ -201,8 +210,8 @@ std::unique_ptr<const Scorer> window_vote(const Vote& vote) {
 std::unique_ptr<const Scorer> newest_first() {
   return std::make_unique<NewestFirst>();
 }
-std::unique_ptr<const Scorer> attention_received() {
-  return std::make_unique<AttentionSoFar>();
+std::unique_ptr<const Scorer> attention_received(bool squares) {
+  return std::make_unique<AttentionSoFar>(squares);
 }
 std::unique_ptr<const Budget> falling_budget(double steepness) {
   return std::make_unique<FallingLine>(steepness);

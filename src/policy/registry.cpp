@@ -235,6 +235,11 @@ Demand Policy::demand() const {
   return demand;
 }
 
+bool Policy::keeps_all() const {
+  return budget->keeps_all() && !router && !probe && store.tiers.empty() &&
+         !store.repack_positions && !store.keeps_dropped;
+}
+
 void read_common_options(Options& o, Policy& policy) {
   const CommonOptions& common = o.common();
   if (!common.was_read("budget")) budget_option(o, policy, {});

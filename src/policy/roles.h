@@ -143,6 +143,8 @@ class Budget {
   virtual bool needs_amount() const { return false; }
   // Whether it takes scores for shares of attention (Scorer::scores_add_up).
   virtual bool needs_mass() const { return false; }
+  // Whether it leaves everything to every head, whatever the scores.
+  virtual bool keeps_all() const { return false; }
   // Called after every layer. May change any entry; a layer that is already reduced can
   // only shrink further, and does so at once.
   virtual void assign(const ScoreBoard& board, BudgetTable& table) const = 0;

@@ -34,7 +34,10 @@ struct Engine::State {
         pool(options.cache_bytes > 0 ? options.cache_bytes : default_cache_bytes()),
         tokenizer(model->file().has("tokenizer.ggml.model") ? Tokenizer::load(model->file())
                                                             : nullptr),
-        forward(*model, *backend, options.tile_rows, tokenizer.get()) {}
+        forward(*model, *backend, options.tile_rows, tokenizer.get()) {
+    if (options.reuse_prefixes)
+      prefixes = std::make_unique<PrefixCache>(model->config().shape, pool);
+  }
 
   void check_tokens(std::span<const int32_t> tokens) const {
     const int vocab = model->config().vocab;
@@ -67,6 +70,7 @@ struct Engine::State {
   PagePool pool;
   std::unique_ptr<Tokenizer> tokenizer;
   Forward forward;
+  std::unique_ptr<PrefixCache> prefixes;
 };
 
 Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
@@ -84,6 +88,9 @@ PagePool& Engine::pool() {
 }
 const EngineOptions& Engine::options() const {
   return state_->options;
+}
+PrefixCache* Engine::prefixes() {
+  return state_->prefixes.get();
 }
 size_t Engine::scratch_bytes() const {
   return state_->forward.scratch_bytes() + state_->backend->scratch_bytes();
@@ -111,7 +118,17 @@ void Engine::save(const Session& session, const std::string& path) const {
 }
 
 std::unique_ptr<Session> Engine::load(const std::string& path, const SamplingOptions& sampling) {
-  return load_session(path, model(), *state_->backend, state_->pool, sampling);
+  const auto read = [&] {
+    return load_session(path, model(), *state_->backend, state_->pool, sampling);
+  };
+  try {
+    return read();
+  } catch (const Error& error) {
+    if (error.code() != Errc::no_memory || !state_->prefixes ||
+        !state_->prefixes->release(state_->pool.limit_bytes()))
+      throw;
+  }
+  return read();
 }
 
 void Engine::prefill(Session& session, std::span<const int32_t> tokens, Monitor& monitor) {
@@ -142,7 +159,12 @@ void Engine::run_prompt(Session& session, Monitor& monitor) {
     for (;;) {
       monitor.check();
       const Progress progress = read_tile(session, monitor);
-      if (progress == Progress::starved) state_->starved(session, bytes_needed(session));
+      if (progress == Progress::starved) {
+        const size_t needed = bytes_needed(session);
+        if (state_->prefixes && (state_->prefixes->release(needed) || read_alone(session)))
+          continue;
+        state_->starved(session, needed);
+      }
       if (progress == Progress::done) break;
       const PrefillCursor& at = *session.prefill;
       if (at.round >= 0) {
@@ -161,10 +183,12 @@ void Engine::run_prompt(Session& session, Monitor& monitor) {
 }
 
 void Engine::decode(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
-  if (write_step(sessions, tokens) == Progress::done) return;
-  size_t needed = 0;
-  for (const Session* s : sessions) needed += bytes_needed(*s);
-  state_->starved(*sessions[0], needed);
+  while (write_step(sessions, tokens) != Progress::done) {
+    size_t needed = 0;
+    for (const Session* s : sessions) needed += bytes_needed(*s);
+    if (!state_->prefixes || !state_->prefixes->release(needed))
+      state_->starved(*sessions[0], needed);
+  }
 }
 
 void Engine::feed(Session& session, std::span<const int32_t> tokens) const {
@@ -173,9 +197,26 @@ void Engine::feed(Session& session, std::span<const int32_t> tokens) const {
 }
 
 Progress Engine::read_tile(Session& session, const Monitor& monitor) {
+  PrefixCache* const prefixes = state_->prefixes.get();
+  if (prefixes && session.prefill && !session.prefill->begun) prefixes->begin(session);
   const Progress progress = state_->forward.prefill_tile(session, monitor);
-  if (progress == Progress::done) state_->check_numbers(session);
+  if (progress == Progress::done) {
+    state_->check_numbers(session);
+    if (prefixes) prefixes->end(session);
+  }
   return progress;
+}
+
+bool Engine::read_alone(Session& session) const {
+  const bool helped = session.reuse.known != nullptr, records = session.reuse.record != nullptr;
+  session.reuse.record.reset();
+  session.reuse.alone = true;
+  if (!helped) return records;
+  const std::vector<int32_t> prompt(session.tokens.end() - session.stream.prompt_tokens,
+                                    session.tokens.end());
+  session.abandon();
+  session.feed(prompt);
+  return true;
 }
 
 Progress Engine::write_step(std::span<Session* const> sessions, std::span<const int32_t> tokens) {

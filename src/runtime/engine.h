@@ -23,6 +23,8 @@ struct EngineOptions {
   size_t cache_bytes = 0;  // hard limit of all sessions together; 0: three quarters of free memory
   int tile_rows = 512;     // rows of a prompt that run together
   MatmulForm matmul = MatmulForm::int8;
+  // Prompts that begin the same compute what they have in common once (runtime/prefix_cache.h).
+  bool reuse_prefixes = false;
 };
 
 enum class Finish { stop, length, cancelled };
@@ -37,6 +39,7 @@ class Engine {
   Backend& backend();
   PagePool& pool();
   const EngineOptions& options() const;
+  PrefixCache* prefixes();       // null unless EngineOptions::reuse_prefixes
   size_t scratch_bytes() const;  // of the forward pass and the backend, held throughout
 
   // Throws bad_option for a spec that does not parse.
@@ -71,6 +74,9 @@ class Engine {
   Progress read_tile(Session& session, const Monitor& monitor = Monitor::silent());
   Progress write_step(std::span<Session* const> sessions, std::span<const int32_t> tokens);
   bool ends_generation(int32_t token) const;  // false without a tokenizer
+  // Begins the session's prompt again with nothing of others, if it took something over or records
+  // itself, so that all that PrefixCache holds can be released. False if it did neither.
+  bool read_alone(Session& session) const;
   // What must be free for the next tile of the session's prompt, or for one more token.
   size_t bytes_needed(const Session& session) const;
 

@@ -71,6 +71,9 @@ bool Forward::begin_prompt(Session& session) {
   stream.layer_q =
       Cube::packed(at, {demand.layer_queries ? rows : 0, s.query_heads, int64_t{s.dim}});
   session.compressor.begin_prompt(stream.rows());
+  if (session.reuse.pages)
+    session.compressor.share_rows(*session.reuse.pages, session.reuse.page_rows);
+  session.prefill->row = session.reuse.rows;
   session.prefill->begun = true;
   return true;
 }
@@ -260,6 +263,7 @@ Progress Forward::prefill_tile(Session& session, const Monitor& monitor) {
   const bool last_tile = at.row + rows == stream.rows();
   if (last_tile && session.compressor.bytes_for_layer(stream.rows()) > session.pool.free_bytes())
     return Progress::starved;
+  if (at.row == session.reuse.rows) take_known(session);
   if (looks_ahead(session) && !at.looked) {
     project_tile(session, at.row, rows, true, monitor);
     at.row += rows;
@@ -297,12 +301,30 @@ void Forward::plan_reads(Session& session) {
                                 stream.reads);
 }
 
+void Forward::take_known(Session& session) {
+  const PromptReuse& reuse = session.reuse;
+  if (reuse.known)
+    reuse.known->copy_rows(session.prefill->layer, reuse.rows, session.stream.layer_k,
+                           session.stream.layer_v, ops_.threads());
+}
+
+// Nothing that the session itself asked for may be used up.
+void Forward::remember_layer(Session& session) {
+  const TokenStream& stream = session.stream;
+  PromptReuse& reuse = session.reuse;
+  if (reuse.record && !reuse.record->add_layer(session.prefill->layer, stream.layer_k,
+                                               stream.layer_v, stream.positions, reuse.until,
+                                               session.compressor.bytes_for_layer(stream.rows())))
+    reuse.record.reset();
+}
+
 // The layer is complete: score, share, reduce into the store, route.
 Progress Forward::finish_layer(Session& session, const Monitor& monitor) {
   TokenStream& stream = session.stream;
   PrefillCursor& at = *session.prefill;
   const ModelConfig& config = model_.config();
   monitor.check();
+  remember_layer(session);
   const StreamPlan plan =
       session.compressor.end_layer({.ops = ops_,
                                     .shape = config.shape,
@@ -319,7 +341,7 @@ Progress Forward::finish_layer(Session& session, const Monitor& monitor) {
                                     .observer = session.observer,
                                     .wo = model_.weights().layers[at.layer].wo});
   ++at.layer;
-  at.row = 0;
+  at.row = session.reuse.rows;
   at.looked = false;
   if (plan.restart) {
     session.store->rewind();

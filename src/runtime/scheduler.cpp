@@ -102,10 +102,34 @@ void Scheduler::admit() {
     return;
   Job& job = *waiting_.front();
   const size_t needed = std::max(job.first_bytes, job.until_free) + reserve();
-  if (!running_.empty() && needed > engine_.pool().free_bytes()) return;
+  if (!running_.empty() && !make_room(needed)) return;
   job.session = engine_.open(job.policy, job.request.sampling);
+  job.session->reuse.remember = options_.remember_all ? INT32_MAX : shared_with_others(job);
   engine_.feed(*job.session, job.request.prompt);
   move(job, waiting_, running_);
+}
+
+// Tokens that the prompt has in common with one of those that will be read.
+int Scheduler::shared_with_others(const Job& job) const {
+  const std::vector<int32_t>& prompt = job.request.prompt;
+  int64_t most = 0;
+  for (const auto& other : waiting_) {
+    if (other.get() == &job) continue;
+    const std::vector<int32_t>& next = other->request.prompt;
+    const auto same = std::mismatch(prompt.begin(), prompt.end(), next.begin(), next.end());
+    most = std::max<int64_t>(most, same.first - prompt.begin());
+  }
+  return static_cast<int>(most);
+}
+
+// At the cost of what nobody uses. False if that is not enough.
+bool Scheduler::make_room(size_t bytes) {
+  if (PrefixCache* const prefixes = engine_.prefixes()) {
+    prefixes->release(bytes);
+    Job* const reader = reading();
+    if (reader && bytes > engine_.pool().free_bytes()) reader->session->reuse.record.reset();
+  }
+  return bytes <= engine_.pool().free_bytes();
 }
 
 // To its place by age.
@@ -132,6 +156,7 @@ void Scheduler::wait(Job& job, size_t until_free) {
 // False if nobody younger is left.
 bool Scheduler::relieve(size_t bytes, const Job& in_need) {
   const PagePool& pool = engine_.pool();
+  if (make_room(bytes)) return true;
   const size_t before = pool.free_bytes();
   const size_t missing = bytes > before ? bytes - before : 0;
   if (options_.squeeze && missing > 0) {
@@ -144,7 +169,10 @@ bool Scheduler::relieve(size_t bytes, const Job& in_need) {
       }
     const Squeezed done = pith::squeeze(
         sessions, std::max(missing, pool.limit_bytes() / kSqueezeShare), options_.rule);
-    for (size_t s = 0; s < owners.size(); ++s) owners[s]->answer.rows_squeezed += done.rows[s];
+    for (size_t s = 0; s < owners.size(); ++s) {
+      owners[s]->answer.rows_squeezed += done.rows[s];
+      owners[s]->answer.pages_squeezed += done.pages[s];
+    }
     if (bytes <= pool.free_bytes()) return true;
   }
   Job& youngest = *running_.back();
@@ -173,6 +201,7 @@ void Scheduler::read_tile(const Monitor& monitor) {
           std::max(engine_.bytes_needed(*job->session), engine_.pool().free_bytes() + 1);
       if (relieve(needed, *job)) continue;
       // It is the youngest by now; alone, nobody will ever make room.
+      if (running_.size() == 1 && engine_.read_alone(*job->session)) continue;
       if (running_.size() > 1) {
         const size_t held =
             job->session->store->bytes().total() + job->session->stream.charged_bytes;
@@ -182,6 +211,7 @@ void Scheduler::read_tile(const Monitor& monitor) {
       }
       return;
     }
+    job->answer.reused_tokens = job->session->reused_tokens;
   } catch (const Error& error) {
     job->session->abandon();
     if (error.code() == Errc::interrupted) {

@@ -1,13 +1,17 @@
 // Many sessions under one hard limit of cache memory: requests queue, prompts are read a tile at a
 // time between the tokens of those that generate, and all that generate take a token together.
 //
+// With EngineOptions::reuse_prefixes, prompts that begin the same compute that once, and share its
+// pages where they can (prefix_cache.h).
+//
 // Memory is asked for before it is used, so the limit holds to the byte. What is too little is made
-// more in this order: the least relevant rows of all sessions that allow it go (squeeze.h); then
-// the youngest session is preempted, younger than the one in need; then the one in need, if it is
-// the youngest, waits until others have ended. A preempted session starts again when there is room:
-// its prompt is read and what it had written is fed to it a token at a time, so that its cache, and
-// with it the rest of its answer, is what it would have been. A session that is too large by itself
-// is refused with a sentence. The oldest session is never preempted, so something always goes on.
+// more in this order: beginnings of prompts that nobody uses are forgotten; the least relevant rows
+// of all sessions that allow it go (squeeze.h); then the youngest session is preempted, younger
+// than the one in need; then the one in need, if it is the youngest, waits until others have ended.
+// A preempted session starts again when there is room: its prompt is read and what it had written
+// is fed to it a token at a time, so that its cache, and with it the rest of its answer, is what it
+// would have been. A session that is too large by itself is refused with a sentence. The oldest
+// session is never preempted, so something always goes on.
 //
 // One thread at a time.
 #pragma once
@@ -42,12 +46,15 @@ struct Answer {
   std::vector<int32_t> tokens;  // written, whatever the ending
   std::string why;              // of a refusal: a sentence
   int preemptions = 0;
-  int64_t rows_squeezed = 0;  // over all heads
+  int reused_tokens = 0;                          // of the prompt, that other prompts had computed
+  int64_t rows_squeezed = 0, pages_squeezed = 0;  // over all heads
 };
 
 struct SchedulerOptions {
   int most_sessions = 64;  // that hold memory at a time
   bool squeeze = true;
+  // Whether beginnings of prompts are remembered that no waiting request shares, for those to come.
+  bool remember_all = false;
   SqueezeRule rule = {};
 };
 
@@ -91,6 +98,8 @@ class Scheduler {
   void refuse(Job& job, size_t bytes);
   Job* reading();
   size_t reserve() const;
+  bool make_room(size_t bytes);
+  int shared_with_others(const Job& job) const;
 
   Engine& engine_;
   const SchedulerOptions options_;

@@ -11,6 +11,7 @@
 #include "kv/store.h"
 #include "policy/compressor.h"
 #include "policy/observer.h"
+#include "runtime/prefix_cache.h"
 #include "runtime/sampler.h"
 
 namespace pith {
@@ -83,6 +84,8 @@ struct Session {
   std::vector<int32_t> tokens;           // everything fed and generated
   std::vector<float> logits;             // [vocab] of the last token
   PromptObserver* observer = nullptr;    // looks on while prompts are read; not owned
+  PromptReuse reuse;                     // of the prompt in flight
+  int reused_tokens = 0;                 // of `tokens`, that other sessions' prompts computed
 
   Demand demand() const;  // of the policy, and of the observer
 

@@ -282,8 +282,8 @@ std::unique_ptr<Session> load_session(const std::string& path, const Model& mode
   if (!from.done()) from.fail("the session has bytes that belong to nothing; the file is damaged");
   if (needed > pool.free_bytes())
     throw Error(Errc::no_memory,
-                path + ": the session needs " + mebibytes(needed) + " of cache memory and " + std::to_string(pool.free_bytes() >> 20) +
-                    " MiB are free; raise --kv-memory");
+                path + ": the session needs " + mebibytes(needed) + " of cache memory and " +
+                    std::to_string(pool.free_bytes() >> 20) + " MiB are free; raise --kv-memory");
   for (size_t i = 0; i < images.size(); ++i)
     session->store->at(static_cast<int>(i) / shape.heads, static_cast<int>(i) % shape.heads)
         .restore(images[i], session->policy->reader.get());

@@ -28,8 +28,7 @@ struct Block {
 
 bool may_lose_rows(const Session& session) {
   const StoreSpec& store = session.policy->store;
-  return !session.prefill && !store.repack_positions && !store.keeps_dropped &&
-         store.tiers.empty();
+  return !session.prefill && !store.repack_positions && !store.keeps_dropped && store.tiers.empty();
 }
 
 bool keeps_scores(const Policy& policy) {
@@ -103,6 +102,7 @@ void collect(Session& session, int index, const SqueezeRule& rule, std::vector<H
 Squeezed squeeze(std::span<Session* const> sessions, size_t bytes, const SqueezeRule& rule) {
   Squeezed done;
   done.rows.resize(sessions.size());
+  done.pages.resize(sessions.size());
   if (sessions.empty() || bytes == 0) return done;
   const PagePool& pool = sessions[0]->pool;
   std::vector<Head> heads;
@@ -143,7 +143,10 @@ Squeezed squeeze(std::span<Session* const> sessions, size_t bytes, const Squeeze
         moved[static_cast<size_t>(row)] = static_cast<int32_t>(plan.keep.size());
         plan.keep.push_back(row);
       }
+      const auto pages = [&] { return (cache.rows() + head.page_rows - 1) / head.page_rows; };
+      const int before_pages = pages();
       cache.apply(plan);
+      done.pages[static_cast<size_t>(head.session)] += 2 * (before_pages - pages());
       done.rows[static_cast<size_t>(head.session)] += static_cast<int64_t>(head.going);
       head.order.erase(head.order.begin(), head.order.begin() + static_cast<int64_t>(head.going));
       for (int32_t& row : head.order) row = moved[static_cast<size_t>(row)];

@@ -26,8 +26,9 @@ struct SqueezeRule {
 };
 
 struct Squeezed {
-  size_t bytes = 0;           // that the pool has more
-  std::vector<int64_t> rows;  // that each session lost, over all heads
+  size_t bytes = 0;            // that the pool has more
+  std::vector<int64_t> rows;   // that each session lost, over all heads
+  std::vector<int64_t> pages;  // the same in pages, of keys and of values
 };
 
 // Tries to free `bytes` of the pool that the sessions share. Sessions in a prompt, those whose

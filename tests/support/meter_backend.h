@@ -16,8 +16,8 @@ namespace pith::test {
 // Counts the multiply-adds it is asked for and does none of them.
 class MeterBackend final : public Backend {
  public:
-  int64_t products = 0;     // since somebody set it to 0
-  int64_t widest_tile = 0;  // rows of one product
+  int64_t products = 0;                      // since somebody set it to 0
+  int64_t widest_tile = 0;                   // rows of one product
   int64_t integer_jobs = 0, float_jobs = 0;  // attention of prompts, by what it may sum
 
   std::string_view name() const override { return "meter"; }

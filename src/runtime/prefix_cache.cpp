@@ -1,0 +1,200 @@
+#include "runtime/prefix_cache.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "runtime/session.h"
+
+namespace pith {
+namespace {
+
+// How an entry holds rows: exactly.
+const StoreSpec kExact = {.k = Quant::f32, .v = Quant::f32, .open = Quant::f32};
+
+}  // namespace
+
+PrefixUse prefix_use(const Policy& policy, const KvShape& shape) {
+  const Demand demand = policy.demand();
+  const std::string name = "'" + policy.spec + "' ";
+  const auto nothing = [&](const char* why) {
+    return PrefixUse{Reuse::nothing, name + why + ", so every prompt is read from its first token"};
+  };
+  if (policy.router)
+    return nothing("decides by the whole prompt which tokens reach the upper layers");
+  if (policy.tile_reader) return nothing("decides by the whole prompt what is read of it");
+  if (demand.prompt_mass != Mass::none)
+    return nothing("adds up the attention of all tokens of a prompt");
+  if (demand.hidden || demand.layer_queries)
+    return nothing("looks at more of a token than its key and value");
+  const int computed = std::max(1, demand.window_queries);
+  if (policy.keeps_all() && shape.windows.empty())
+    return {Reuse::pages,
+            name +
+                "keeps every row, so prompts that begin the same share the work and the pages "
+                "of what they have in common",
+            computed};
+  return {Reuse::work,
+          name +
+              (policy.keeps_all() ? "keeps less of the layers that have a sliding window"
+                                  : "chooses among the rows of the whole prompt") +
+              ", so prompts that begin the same share the work of what they have in common, and "
+              "each holds rows of its own",
+          computed};
+}
+
+Prefix::Prefix(const KvShape& shape, PagePool& pool)
+    : pool_(pool), rows_(std::make_unique<KvStore>(shape, kExact, pool)) {}
+
+Prefix::Prefix(const Prefix& begins, int rows)
+    : pool_(begins.pool_),
+      tokens_(begins.tokens_.begin(), begins.tokens_.begin() + rows),
+      rows_(begins.rows_->fork_first(rows)) {}
+
+void Prefix::copy_rows(int layer, int rows, Cube k, Cube v, const Threads& threads) const {
+  threads.for_each(k.dim[0], [&](int64_t h, int) {
+    const HeadCache& head = std::as_const(*rows_).at(layer, static_cast<int>(h));
+    head.copy_keys(0, rows, k[h].data);
+    head.copy_values(0, rows, v[h].data);
+  });
+}
+
+bool Prefix::add_layer(int layer, ConstCube k, ConstCube v, std::span<const int32_t> positions,
+                       int until, size_t spare) {
+  const int have = rows_->at(layer, 0).rows();
+  PITH_CHECK(until <= static_cast<int>(positions.size()), "rows that are there are remembered");
+  if (have >= until) return true;
+  const size_t needed = rows_->bytes_for_layer(until - have);
+  if (needed > pool_.free_bytes() || spare > pool_.free_bytes() - needed) return false;
+  HeadPlan plan;
+  plan.keep.resize(static_cast<size_t>(until - have));
+  std::iota(plan.keep.begin(), plan.keep.end(), have);
+  for (int h = 0; h < static_cast<int>(k.dim[0]); ++h)
+    rows_->at(layer, h).write(k[h], v[h], positions, {}, plan);
+  return true;
+}
+
+PrefixCache::PrefixCache(const KvShape& shape, PagePool& pool) : shape_(shape), pool_(pool) {}
+
+PrefixCache::Match PrefixCache::longest(std::span<const int32_t> prompt) const {
+  Match best;
+  for (const auto& entry : entries_) {
+    const std::vector<int32_t>& tokens = entry->tokens_;
+    const size_t most = std::min(tokens.size(), prompt.size());
+    const auto same =
+        std::mismatch(prompt.begin(), prompt.begin() + static_cast<int64_t>(most), tokens.begin());
+    const int rows = static_cast<int>(same.first - prompt.begin());
+    if (rows > best.rows ||
+        (rows == best.rows && best.prefix && entry->last_use_ > best.prefix->last_use_))
+      best = {entry, rows};
+  }
+  return best;
+}
+
+void PrefixCache::begin(Session& session) {
+  PromptReuse& reuse = session.reuse;
+  reuse = {.remember = reuse.remember, .alone = reuse.alone};
+  const TokenStream& stream = session.stream;
+  const int tokens = stream.prompt_tokens;
+  if (reuse.alone || session.observer || stream.made_up || stream.each_logits ||
+      static_cast<int>(session.tokens.size()) != tokens)
+    return;
+  const PrefixUse use = prefix_use(*session.policy, shape_);
+  if (use.what == Reuse::nothing) return;
+
+  const Match match = longest(session.tokens);
+  const int rows = std::min(match.rows, tokens - use.computed);
+  if (rows >= kLeastTokens) {
+    reuse.known = match.prefix;
+    reuse.rows = rows;
+    match.prefix->last_use_ = ++uses_;
+    const auto pages = match.prefix->pages_.find(session.policy->spec);
+    if (use.what == Reuse::pages && pages != match.prefix->pages_.end()) {
+      // Rows of the tail stay open, as they would be without the others.
+      const StoreSpec& store = session.policy->store;
+      reuse.page_rows =
+          std::max(0,
+                   std::min({rows, pages->second.store->sealed_rows(), tokens - store.tail_rows})) /
+          store.page_rows * store.page_rows;
+      if (reuse.page_rows > 0) reuse.pages = pages->second.store.get();
+    }
+  }
+  const int until = std::min(tokens, reuse.remember);
+  if (until < kLeastTokens || until <= match.rows) return;
+  if (reuse.known) {
+    if (reuse.known->bytes_to_extend() > pool_.free_bytes()) return;
+    reuse.record = std::make_shared<Prefix>(*reuse.known, reuse.rows);
+  } else {
+    reuse.record = std::make_shared<Prefix>(shape_, pool_);
+  }
+  reuse.until = until;
+}
+
+void PrefixCache::end(Session& session) {
+  PromptReuse& reuse = session.reuse;
+  ++stats_.prompts;
+  if (reuse.rows > 0) {
+    ++stats_.helped;
+    stats_.tokens += reuse.rows;
+    stats_.rows_shared += int64_t{reuse.page_rows} * shape_.layers * shape_.heads;
+    session.reused_tokens += reuse.rows;
+  }
+  std::shared_ptr<Prefix> entry;
+  if (reuse.record) {
+    entry = std::move(reuse.record);
+    entry->tokens_.assign(session.tokens.begin(), session.tokens.begin() + reuse.until);
+    entry->last_use_ = ++uses_;
+    std::erase_if(entries_, [&](const auto& other) {  // what the new one begins with
+      return other->tokens() <= entry->tokens() &&
+             std::equal(other->tokens_.begin(), other->tokens_.end(), entry->tokens_.begin());
+    });
+    entries_.push_back(entry);
+  } else if (reuse.known) {
+    for (const auto& other : entries_)
+      if (other == reuse.known) entry = other;
+  }
+  reuse = {.remember = reuse.remember, .alone = reuse.alone};
+  if (entry && prefix_use(*session.policy, shape_).what == Reuse::pages)
+    keep_pages(*entry, session);
+}
+
+// Sealed pages of a session whose prompt begins with the entry or like it.
+void PrefixCache::keep_pages(Prefix& prefix, const Session& session) const {
+  const int each = session.policy->store.page_rows;
+  const auto same = std::mismatch(prefix.tokens_.begin(), prefix.tokens_.end(),
+                                  session.tokens.begin(), session.tokens.end());
+  const int rows = std::min(static_cast<int>(same.first - prefix.tokens_.begin()),
+                            session.store->sealed_rows()) /
+                   each * each;
+  const auto had = prefix.pages_.find(session.policy->spec);
+  if (had != prefix.pages_.end() && had->second.store->sealed_rows() >= rows) return;
+  if (rows == 0 || session.store->bytes_for_fork() > pool_.free_bytes()) return;
+  prefix.pages_[session.policy->spec] = {session.policy, session.store->fork_first(rows)};
+}
+
+bool PrefixCache::release(size_t bytes) {
+  bool dropped = false;
+  while (bytes > pool_.free_bytes()) {
+    std::shared_ptr<Prefix>* oldest = nullptr;
+    for (auto& entry : entries_)
+      if (entry.use_count() == 1 && (!oldest || entry->last_use_ < (*oldest)->last_use_))
+        oldest = &entry;
+    if (!oldest) break;
+    entries_.erase(entries_.begin() + (oldest - entries_.data()));
+    ++stats_.dropped;
+    dropped = true;
+  }
+  return dropped;
+}
+
+size_t PrefixCache::bytes() const {
+  size_t bytes = 0;
+  for (const auto& entry : entries_) {
+    bytes += entry->rows_->bytes().total();
+    for (const auto& [spec, pages] : entry->pages_) bytes += pages.store->bytes().total();
+  }
+  return bytes;
+}
+
+}  // namespace pith
