@@ -22,7 +22,11 @@ void build(Options& o, const KvShape& /*shape*/, Policy& p) {
   p.protect.recent_share = std::max(p.protect.recent_share, newest);
   p.reduce_every = o.count("reduce_every", running ? 1 : 0,
                            "generated tokens between reductions; 0: the prompt only");
-  p.scorer = attention_received();
+  p.scorer = attention_received(
+      o.word(
+          "mass", "sum", "sum|squares",
+          "what is added up of each query's attention; squares (KV-Compress) favour rows that few "
+          "queries need much over rows that many need a little") == "squares");
 }
 
 const RegisterMethod h2o{{
@@ -40,6 +44,12 @@ const RegisterMethod h2o{{
          "rows for every query head.",
          "The prompt is reduced at its end, layer by layer; the reference's harness for generation "
          "does the same.",
+         "h2o:mass=squares,budget=1.0 drops nothing by itself and keeps KV-Compress's score "
+         "(arXiv:2410.00161), which says what goes first when the sessions of a scheduler run "
+         "short "
+         "of memory; without such scores it is the ratio of norms of value_key_ratio. While "
+         "generating, the attention of a group's query heads is added before it is squared; "
+         "KV-Compress squares that of each.",
          "form=prompt keeps 32 newest rows; the harnesses use 8 to 32. Their attention counts, as "
          "there; their own columns do not compete."},
 }};

@@ -40,6 +40,47 @@ TEST(H2o, SplitsTheBudgetBetweenHeavyAndNewestRows) {
   }
 }
 
+TEST(H2o, MayGoBySquaresOfAttention) {
+  ToyPrompt prompt("h2o:budget=40,mass=squares,form=prompt"),
+      running("h2o:mass=squares,budget=1.0,cache=f32");
+  std::vector<RecordedLayer> seen;
+  record_layers(prompt, seen);
+  prompt.prefill(200);
+  running.prefill(200);
+  for (int l = 0; l < 4; ++l)
+    for (int h = 0; h < 2; ++h) {
+      const RecordedLayer& layer = seen[static_cast<size_t>(l)];
+      Doubles squares(200);
+      for (int64_t head = 2 * h; head < 2 * h + 2; ++head)
+        for (int64_t i = 0; i < 200; ++i) {
+          const Doubles p = oracle_attention(layer, head, i, 0);
+          for (size_t j = 0; j < p.size(); ++j) squares[j] += p[j] * p[j];
+        }
+      EXPECT_EQ(prompt.kept(l, h), oracle_rows(squares, 40, 0, 32));
+    }
+
+  // With a budget of everything nothing leaves, and scores go on.
+  const std::vector<float> before = running.scores(1, 0);
+  running.decode(1);
+  const std::vector<float> after = running.scores(1, 0);
+  ASSERT_EQ(after.size(), 201u);
+  const ToyHead head = running.head(1, 0);
+  const std::vector<float> queries = running.last_queries(1);
+  Doubles received(201);
+  for (size_t g = 0; g < 2; ++g) {
+    Doubles p;
+    double total = 0;
+    for (size_t r = 0; r < 201; ++r) {
+      double z = 0;
+      for (size_t d = 0; d < 16; ++d) z += double{queries[g * 16 + d]} * double{head.k[r * 16 + d]};
+      total += p.emplace_back(std::exp(z / 4));
+    }
+    for (size_t r = 0; r < 201; ++r) received[r] += p[r] / total;
+  }
+  for (size_t r = 0; r < 201; ++r)
+    EXPECT_NEAR(after[r] - (r < 200 ? before[r] : 0), received[r] * received[r], 1e-5) << r;
+}
+
 // The running sums, computed again in float64 beside the real thing: every generated query adds its
 // attention over the rows that are still there, then the worst row before the newest leaves.
 TEST(H2o, AddsTheAttentionOfGeneratedTokensAndDropsARowForEach) {

@@ -100,9 +100,13 @@ TEST(Squeeze, TakesTheRowsOfSmallestValueNormOverKeyNorm) {
   EXPECT_LE(dearest_gone, cheapest_block_kept);
 }
 
-TEST(Squeeze, GoesByTheRunningScoresOfSessionsThatKeepThem) {
+class SqueezeByScores : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(SqueezeByScores, GoesByTheRunningScoresOfSessionsThatKeepThem) {
   Fixture f;
-  Session& s = f.open("h2o:budget=200", 300);
+  Session& s = f.open(GetParam(), 300);
+  Session* const one = &s;
+  for (int32_t token = 5; token < 25; ++token) f.engine.decode({&one, 1}, {&token, 1});
   const auto lane = std::as_const(*s.store).at(1, 0).scores();
   const auto rows = std::as_const(*s.store).at(1, 0).positions();
   std::vector<std::pair<float, int32_t>> order;
@@ -118,6 +122,9 @@ TEST(Squeeze, GoesByTheRunningScoresOfSessionsThatKeepThem) {
     gone = !here;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Squeeze, SqueezeByScores,
+                         ::testing::Values("h2o:budget=200", "h2o:mass=squares,budget=1.0"));
 
 TEST(Squeeze, ASessionGoesOnAfterwards) {
   Fixture f;
