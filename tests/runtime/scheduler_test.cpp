@@ -192,15 +192,23 @@ TEST(Scheduler, KeepsThirtyTwoSessionsUnderAQuarterOfTheirMemory) {
                          "snapkv+pyramidkv:budget=0.5",
                          "full:cache=q8",
                          "knorm:budget=0.6",
-                         "streaming_llm:budget=64,rerotate=true"};
+                         "streaming_llm:budget=64,rerotate=true",
+                         "kivi:bits=4,group=32",
+                         "tiers:f16=0.2,q4=0.4,q2=0.4,page=8",
+                         "lazyllm:revive=1",
+                         "h2o:mass=squares,budget=1.0",
+                         "kvzip:budget=0.5"};
+  const std::vector<int32_t> common = prompt_of(70, 4711);
   Random random(17);
   std::vector<Request> requests;
   size_t need = 0;
   for (int i = 0; i < 32; ++i) {
     Request request{.prompt = prompt_of(1 + static_cast<int>(random.below(100)), random.next()),
                     .max_tokens = static_cast<int>(random.below(200)),
-                    .spec = specs[random.below(8)],
+                    .spec = specs[random.below(std::size(specs))],
                     .exact = random.below(3) == 0};
+    if (random.below(2) == 0)
+      request.prompt.insert(request.prompt.begin(), common.begin(), common.end());
     request.sampling.seed = random.next() & 0xffff;
     Engine engine(loaded_tiny_model("llama"), tiny_options(1, 64));
     const auto session = engine.open(request.spec, request.sampling);
@@ -210,8 +218,10 @@ TEST(Scheduler, KeepsThirtyTwoSessionsUnderAQuarterOfTheirMemory) {
     requests.push_back(std::move(request));
   }
 
-  Engine engine(loaded_tiny_model("llama"), tiny_options(2, 64, need / 4));
-  Scheduler scheduler(engine);
+  EngineOptions options = tiny_options(2, 64, need / 4);
+  options.reuse_prefixes = true;
+  Engine engine(loaded_tiny_model("llama"), options);
+  Scheduler scheduler(engine, {.remember_all = true});
   std::map<int64_t, const Request*> of;
   std::map<int64_t, Answer> answers;
   std::vector<int64_t> cancelled;
@@ -234,10 +244,11 @@ TEST(Scheduler, KeepsThirtyTwoSessionsUnderAQuarterOfTheirMemory) {
     if (!busy && submitted == requests.size()) break;
   }
   EXPECT_EQ(answers.size(), requests.size());
-  int preemptions = 0;
+  int preemptions = 0, reused = 0;
   int64_t squeezed = 0;
   for (const auto& [id, answer] : answers) {
     preemptions += answer.preemptions;
+    reused += answer.reused_tokens;
     squeezed += answer.rows_squeezed;
     if (answer.ending == Ending::cancelled) continue;
     if (answer.ending == Ending::refused) {
@@ -247,7 +258,9 @@ TEST(Scheduler, KeepsThirtyTwoSessionsUnderAQuarterOfTheirMemory) {
     }
   }
   EXPECT_GT(preemptions + squeezed, 0) << "the limit did not bind, so this test shows nothing";
+  EXPECT_GT(reused, 0) << "no prompt was helped, so this test shows less";
   EXPECT_LE(engine.pool().peak_bytes(), need / 4);
+  engine.prefixes()->release(engine.pool().limit_bytes());
   EXPECT_EQ(engine.pool().used_bytes(), 0u) << "nothing leaks";
 }
 
