@@ -37,12 +37,13 @@ MatmulForm matmul_form(const std::string& name) {
   return name == "f32" ? MatmulForm::f32 : MatmulForm::int8;
 }
 
-std::unique_ptr<Engine> open_engine(const EngineArguments& arguments) {
+std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse_prefixes) {
   EngineOptions options;
   options.threads = arguments.threads;
   options.cache_bytes = arguments.cache_bytes;
   options.tile_rows = arguments.tile;
   options.matmul = matmul_form(arguments.matmul);
+  options.reuse_prefixes = reuse_prefixes;
   return std::make_unique<Engine>(Model::load(arguments.model), options);
 }
 

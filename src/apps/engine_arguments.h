@@ -24,7 +24,7 @@ struct EngineArguments {
 void declare_engine(Arguments& arguments, EngineArguments& engine);
 void declare_matmul(Arguments& arguments, std::string& matmul);
 MatmulForm matmul_form(const std::string& name);
-std::unique_ptr<Engine> open_engine(const EngineArguments& arguments);
+std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse_prefixes = false);
 // Tokens that a session may hold: -c, or what the model was trained for, or no limit if neither is
 // known.
 int context_limit(const Engine& engine, const EngineArguments& arguments);

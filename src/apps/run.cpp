@@ -6,6 +6,7 @@
 #include "apps/engine_arguments.h"
 #include "apps/generation.h"
 #include "apps/resources.h"
+#include "apps/run_many.h"
 #include "apps/text_input.h"
 #include "base/error.h"
 #include "base/output_file.h"
@@ -22,6 +23,9 @@ struct RunOptions {
   int predict = -1;
   std::vector<std::string> stops;
   bool echo = false, literal = false, json = false, quiet = false;
+  std::string prompts;  // a file of many
+  int sessions = 8;
+  bool exact = false, apart = false;
 };
 
 std::unique_ptr<Session> open_session(const RunOptions& options, Engine& engine,
@@ -37,7 +41,34 @@ std::unique_ptr<Session> open_session(const RunOptions& options, Engine& engine,
   return session;
 }
 
+int run_prompts(const RunOptions& options) {
+  const auto refuse = [](const char* option, const char* why) {
+    throw Error(Errc::bad_option, std::string(option) + " and --prompts: " + why);
+  };
+  if (options.text.given_prompt || !options.text.file.empty())
+    refuse(options.text.given_prompt ? "-p" : "-f", "the prompts come from one place");
+  if (!options.save.empty() || !options.load.empty())
+    refuse(options.save.empty() ? "--load" : "--save", "a file holds one session");
+  if (options.echo) refuse("--echo", "headings say which answer is whose");
+  ManyOptions many;
+  many.engine = options.engine;
+  many.sampling = sampling_options(options.sampling);
+  many.prompts = options.prompts;
+  many.spec = options.spec;
+  many.predict = options.predict;
+  many.sessions = options.sessions;
+  many.stops = options.stops;
+  many.escapes = options.text.escapes;
+  many.literal = options.literal;
+  many.json = options.json;
+  many.quiet = options.quiet;
+  many.exact = options.exact;
+  many.reuse = !options.apart;
+  return run_many(many);
+}
+
 int run(const RunOptions& options) {
+  if (!options.prompts.empty()) return run_prompts(options);
   const SamplingOptions sampling = sampling_options(options.sampling);
   const bool resumes = !options.load.empty();
   if (!options.save.empty()) {
@@ -102,6 +133,20 @@ std::function<int()> setup(Arguments& arguments) {
   arguments.flag("--echo", options->echo, "write the prompt before the answer");
   arguments.flag("--json", options->json, "write text, token ids and figures as JSON at the end");
   arguments.flag("-q,--quiet", options->quiet, "neither progress nor figures on stderr");
+  arguments.section("Many prompts");
+  arguments
+      .option(
+          "--prompts", options->prompts, "FILE",
+          "answer each line of a file: texts, or JSON objects with \"prompt\" and, if it differs "
+          "from the rest, \"kv\", \"predict\" and \"seed\"; '-': standard input")
+      .completes(Complete::file);
+  arguments
+      .option("--sessions", options->sessions, "N", "prompts that are in memory at a time, at most")
+      .between(1, 4096);
+  arguments.flag("--exact", options->exact,
+                 "when memory is short, let prompts wait for each other, and drop no rows");
+  arguments.flag("--apart", options->apart, "prompts that begin the same share nothing");
+  arguments.section("");
   declare_sampling(arguments, options->sampling);
   return [options] { return run(*options); };
 }
@@ -114,12 +159,23 @@ const Command kRunCommand = {
     "Reads a prompt, compresses its cache as --kv says, and writes the continuation to standard "
     "output as it comes. A line with time to first token, tokens per second, the bytes of the "
     "cache and the peak of memory goes to standard error. The token that begins a text is added "
-    "if the model expects it. Ctrl-C ends the answer; what was written stays.",
+    "if the model expects it. Ctrl-C ends the answer; what was written stays.\n\n"
+    "With --prompts, many prompts are answered at once, and --kv-memory is the limit of all of "
+    "them "
+    "together. What prompts that begin the same have in common is computed once, and held once by "
+    "methods that keep every row. When memory runs short, such beginnings are forgotten first; "
+    "then "
+    "the rows of all sessions that matter least go, unless --exact; then the youngest session "
+    "starts "
+    "again later; a prompt that is too large by itself is refused. Answers come in the order of "
+    "the "
+    "prompts, each when it is complete.",
     "$ pith run -m model.gguf -p 'Once upon a time' -n 64\n"
     "$ pith run -m model.gguf -f report.txt --kv snapkv:budget=0.1 --temp 0\n"
     "$ pith run -m model.gguf -p 'Q: 2 + 2 = ?\\nA:' -e --stop '\\n'\n"
     "$ pith run -m model.gguf -f book.txt --kv snapkv:budget=0.02 -n 0 --save book.session\n"
     "$ pith run -m model.gguf --load book.session -p 'Who is Lydia?' -n 64\n"
+    "$ pith run -m model.gguf --prompts questions.txt --kv-memory 2GiB --sessions 16 -n 64\n"
     "$ git diff | pith run -m model.gguf --kv fastkv:budget=0.1 --json",
     setup,
 };
