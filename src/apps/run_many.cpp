@@ -285,7 +285,7 @@ class Run {
     JsonWriter json;
     json.object().key("model").value(options_.engine.model).key("answers").array();
     for (const Item& item : items_) {
-      json.object().key("prompt").value(item.prompt.text).key("spec").value(item.spec);
+      json.object().key("where").value(item.prompt.where).key("spec").value(item.spec);
       json.key("seed").value(item.seed).key("text").value(item.text).key("tokens").array();
       for (const int32_t token : item.answer.tokens) json.value(token);
       json.end().key("finish").value(item.finish());

@@ -91,7 +91,8 @@ TEST(ResidentMemory, OfManySessionsStaysWithinTheLimitAndATwentieth) {
   const std::vector<int32_t> common = tiny_tokens(tiny_model("llama"), 60, 99);
   for (int i = 0; i < 32; ++i) {
     Request request{.prompt = {},
-                    .max_tokens = static_cast<int>(random.below(80)),
+                    .max_tokens = static_cast<int>(random.below(4) == 0 ? 150 + random.below(100)
+                                                                        : random.below(40)),
                     .spec = specs[random.below(5)],
                     .exact = random.below(3) == 0};
     if (random.below(3) == 0) request.prompt = common;
