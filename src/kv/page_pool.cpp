@@ -136,8 +136,9 @@ struct PagePool::State {
   size_t limit = 0, used = 0, peak = 0;
   std::array<size_t, kMemoryClasses> by_class{};
   size_t mapped = 0;
-  size_t handed_out = 0;  // bytes of slots in use
-  size_t idle = 0;        // bytes of free slots that are resident
+  size_t handed_out = 0;          // bytes of slots in use
+  size_t idle = 0;                // bytes of free slots that are resident
+  size_t idle_most = kIdleBytes;  // a small limit is not exceeded by much either
   size_t trim_at = kIdleBytes;
   size_t shared = 0;  // pages with several owners
   std::map<size_t, SizeClass> sizes;
@@ -197,7 +198,7 @@ struct PagePool::State {
     for (auto& [bytes, size] : sizes)
       for (auto& [base, slab] : size.slabs)
         if (slab->idle > 0) trim(*slab);
-    trim_at = idle + kIdleBytes;  // what cannot go back is not tried again for each page
+    trim_at = idle + idle_most;  // what cannot go back is not tried again for each page
   }
 };
 
@@ -213,6 +214,8 @@ std::string mebibytes(size_t bytes) {
 
 PagePool::PagePool(size_t limit_bytes) : state_(std::make_unique<State>()) {
   state_->limit = limit_bytes;
+  state_->trim_at = state_->idle_most =
+      std::clamp(limit_bytes / kIdleShare, std::min(kSlabBytes / 8, kIdleBytes), kIdleBytes);
 }
 
 PagePool::~PagePool() {
@@ -242,7 +245,7 @@ Page* PagePool::acquire(size_t bytes, MemoryClass what) {
     s.idle -= slot;
   }
   slab->touched.set(i, true);
-  s.trim_at = std::min(s.trim_at, s.idle + kIdleBytes);
+  s.trim_at = std::min(s.trim_at, s.idle + s.idle_most);
   s.handed_out += slot;
   s.count(page_cost(bytes), what);
 

@@ -6,8 +6,9 @@
 // The limit is on used bytes: what was handed out, each page with its record. What the system
 // holds beyond that is small and bounded. Pages come from slabs of 2 MiB of one page size; memory
 // that was never handed out is not resident, an empty slab goes back to the system (one per page
-// size may wait for the next page), and once more than kIdleBytes of freed pages are resident
-// among used ones, they go back too. docs/store_format.md has the arithmetic.
+// size may wait for the next page), and once more than kIdleBytes of freed pages (less under a
+// small limit) are resident among used ones, they go back too. docs/store_format.md has the
+// arithmetic.
 //
 // A pool and the stores in it belong to one thread at a time.
 #pragma once
@@ -41,6 +42,7 @@ class PagePool {
  public:
   static constexpr size_t kSlabBytes = size_t{2} << 20;
   static constexpr size_t kIdleBytes = size_t{4} << 20;
+  static constexpr size_t kIdleShare = 128;  // of the limit, if that is less
 
   explicit PagePool(size_t limit_bytes = std::numeric_limits<size_t>::max());
   ~PagePool();  // after every page was released

@@ -43,10 +43,12 @@ std::shared_ptr<const Model> wide_model() {
 
 // What is resident beside sessions: threads and scratch have been used once.
 size_t warmed_up(Engine& engine, size_t tokens) {
-  const auto session = engine.open("full");
-  engine.prefill(*session, tiny_tokens(tiny_model("llama"), static_cast<int>(tokens)));
-  engine.generate(*session, 2, [](int32_t) { return true; });
-  return resident() - session->store->bytes().total();
+  for (const char* spec : {"snapkv:budget=0.5", "full"}) {
+    const auto session = engine.open(spec);
+    engine.prefill(*session, tiny_tokens(tiny_model("llama"), static_cast<int>(tokens)));
+    engine.generate(*session, 2, [](int32_t) { return true; });
+  }
+  return resident() - engine.pool().used_bytes();
 }
 
 TEST(ResidentMemory, FollowsWhatSessionsHold) {
@@ -54,28 +56,30 @@ TEST(ResidentMemory, FollowsWhatSessionsHold) {
   Engine engine(wide_model(), tiny_options(1, 64, 512 * kMiB));
   const size_t base = warmed_up(engine, 150);
   const PagePool& pool = engine.pool();
-  const auto beyond = [&] {
-    return static_cast<int64_t>(resident()) - static_cast<int64_t>(base + pool.used_bytes());
+  // An empty slab may wait for each size of page, and kIdleBytes of freed pages among used ones; of
+  // a head's last page, only what holds rows was ever touched.
+  const auto expect_as_much = [&](const std::string& when) {
+    constexpr size_t kSlack = PagePool::kIdleBytes + 3 * PagePool::kSlabBytes + kMiB;
+    EXPECT_LE(resident(), base + pool.used_bytes() + kSlack) << when;
+    EXPECT_GE(resident() + kSlack, base + pool.used_bytes() - pool.used_bytes() / 8) << when;
   };
-  // An empty slab may wait for each size of page, and kIdleBytes of freed pages among used ones.
-  const auto slack = static_cast<int64_t>(PagePool::kIdleBytes + 3 * PagePool::kSlabBytes + kMiB);
   std::vector<std::unique_ptr<Session>> sessions;
   for (uint64_t i = 0; i < 8; ++i) {
     sessions.push_back(engine.open(i % 2 == 0 ? "full" : "snapkv:budget=0.5"));
     engine.prefill(*sessions.back(), tiny_tokens(tiny_model("llama"), 150, i));
-    EXPECT_LE(std::abs(beyond()), slack) << i;
+    expect_as_much("session " + std::to_string(i));
   }
   EXPECT_GT(pool.used_bytes(), 100 * kMiB);
-  // Half of the rows of every session go, in between those that stay.
+  // A third of the memory of all sessions goes, in between what stays.
   std::vector<Session*> all;
   for (const auto& session : sessions) all.push_back(session.get());
   const size_t held = pool.used_bytes();
-  squeeze(all, held / 2);
-  EXPECT_LE(pool.used_bytes(), held / 2);
-  EXPECT_LE(std::abs(beyond()), slack) << "after a squeeze";
+  squeeze(all, held / 3);
+  EXPECT_LE(pool.used_bytes(), held - held / 3);
+  expect_as_much("after a squeeze");
   while (!sessions.empty()) {
     sessions.erase(sessions.begin() + static_cast<int64_t>(sessions.size() / 2));
-    EXPECT_LE(std::abs(beyond()), slack) << sessions.size();
+    expect_as_much(std::to_string(sessions.size()) + " sessions left");
   }
   EXPECT_EQ(pool.used_bytes(), 0u);
 }
@@ -91,8 +95,8 @@ TEST(ResidentMemory, OfManySessionsStaysWithinTheLimitAndATwentieth) {
   const std::vector<int32_t> common = tiny_tokens(tiny_model("llama"), 60, 99);
   for (int i = 0; i < 32; ++i) {
     Request request{.prompt = {},
-                    .max_tokens = static_cast<int>(random.below(4) == 0 ? 150 + random.below(100)
-                                                                        : random.below(40)),
+                    .max_tokens = static_cast<int>(random.below(4) == 0 ? 100 + random.below(60)
+                                                                        : random.below(30)),
                     .spec = specs[random.below(5)],
                     .exact = random.below(3) == 0};
     if (random.below(3) == 0) request.prompt = common;
@@ -101,27 +105,28 @@ TEST(ResidentMemory, OfManySessionsStaysWithinTheLimitAndATwentieth) {
     request.prompt.insert(request.prompt.end(), rest.begin(), rest.end());
     Engine engine(wide_model(), tiny_options(2, 512, 512 * kMiB));
     const auto session = engine.open(request.spec);
-    engine.prefill(*session, request.prompt);
+    engine.make_up(*session, request.prompt);
     need += engine.pool().used_bytes();
     requests.push_back(std::move(request));
   }
   EngineOptions options = tiny_options(2, 512, need / 4);
   options.reuse_prefixes = true;
   Engine engine(wide_model(), options);
-  const size_t base = warmed_up(engine, 200), limit = engine.pool().limit_bytes();
+  const size_t base = warmed_up(engine, 360), limit = engine.pool().limit_bytes();
   EXPECT_GT(limit, 80 * kMiB) << "too little for a twentieth of it to be seen";
   engine.prefixes()->release(limit);
 
   Scheduler scheduler(engine, {.remember_all = true});
   std::vector<int64_t> ids;
-  size_t ended = 0, most = 0, refused = 0;
+  size_t ended = 0, most = 0, held = 0, refused = 0;
   int preemptions = 0;
   int64_t rows = 0;
   for (const Request& request : requests) ids.push_back(scheduler.submit(request));
   for (int steps = 0; scheduler.step(); ++steps) {
     ASSERT_LT(steps, 100000) << "the scheduler goes round in circles";
     ASSERT_LE(engine.pool().used_bytes(), limit);
-    if (steps % 16 == 0) most = std::max(most, resident());
+    most = std::max(most, resident());
+    held = std::max(held, engine.pool().used_bytes());
     if (random.below(200) == 0) scheduler.cancel(ids[random.below(ids.size())]);
     for (const Answer& answer : scheduler.take_answers()) {
       ++ended;
@@ -137,6 +142,7 @@ TEST(ResidentMemory, OfManySessionsStaysWithinTheLimitAndATwentieth) {
   EXPECT_LE(engine.pool().peak_bytes(), limit);
   EXPECT_LE(most, base + limit + limit / 20)
       << "limit " << limit / kMiB << " MiB, resident beyond the base " << (most - base) / kMiB;
+  EXPECT_GE(held, limit - limit / 20) << "the limit was not approached, so this test shows less";
   RecordProperty("limit_mib", static_cast<int>(limit / kMiB));
   RecordProperty("resident_mib", static_cast<int>((most - base) / kMiB));
 
