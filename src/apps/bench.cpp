@@ -67,6 +67,7 @@ struct Test {
 struct Result {
   std::vector<double> seconds;  // of the timed part, one per repetition
   double ttft_seconds = 0;      // of depth and prompt together, median
+  std::vector<double> shares;   // of a timed prompt that its method took
   size_t cache_bytes = 0;       // held at the end
   size_t allocator_peak = 0;    // pool and scratch of the forward pass
   size_t resident_peak = 0;     // of the process, without the weights
@@ -118,6 +119,7 @@ Result run(Engine& engine, const Test& test, const std::string& spec, const Benc
       before = watch.seconds();
     }
     if (test.prompt == 0 && test.depth == 0) engine.prefill(*session, all.first(1), monitor);
+    const double compressed = session->compressor.stats().prompt_seconds;
     const Stopwatch watch;
     if (test.prompt > 0) {
       PromptWork work(engine.model(), engine.options().matmul);
@@ -143,6 +145,9 @@ Result run(Engine& engine, const Test& test, const std::string& spec, const Benc
       }
     }
     result.seconds.push_back(watch.seconds());
+    if (test.prompt > 0)
+      result.shares.push_back((session->compressor.stats().prompt_seconds - compressed) /
+                              result.seconds.back());
     result.cache_bytes = session->store->bytes().total();
   }
   result.ttft_seconds = median(ttfts);
@@ -235,6 +240,7 @@ int run_bench(const BenchOptions& options) {
                {"bound_share", "of bound"},
                {"bound_by", "by", false},
                {"ttft_seconds", "TTFT"},
+               {"compression_share", "compression"},
                {"cache_bytes", "cache"},
                {"allocator_peak_bytes", "peak (allocator)"},
                {"resident_peak_bytes", "peak RSS - weights"}});
@@ -287,6 +293,8 @@ int run_bench(const BenchOptions& options) {
              {std::string(bound.by)},
              {r.ttft_seconds > 0 ? duration_text(r.ttft_seconds) : "",
               r.ttft_seconds > 0 ? fmt::format("{:.4f}", r.ttft_seconds) : ""},
+             {r.shares.empty() ? "" : fmt::format("{:.1f} %", 100 * median(r.shares)),
+              r.shares.empty() ? "" : fmt::format("{:.5f}", median(r.shares))},
              {bytes_text(r.cache_bytes), std::to_string(r.cache_bytes)},
              {bytes_text(r.allocator_peak), std::to_string(r.allocator_peak)},
              {bytes_text(r.resident_peak), std::to_string(r.resident_peak)}});
@@ -303,7 +311,9 @@ const Command kBenchCommand = {
     "bench", "measure speed and memory at any depth, with any method",
     "Reads prompts of random tokens (pp), then writes tokens (tg), after a depth of earlier tokens "
     "that is read first and not timed. Speeds are medians over the repetitions.\n\n"
-    "TTFT is the time from the first token of the depth to the last of the prompt. The allocator's "
+    "TTFT is the time from the first token of the depth to the last of the prompt. Compression is "
+    "the share of a prompt's time that went into scores, budgets, choosing, gathering and coding "
+    "of rows. The allocator's "
     "peak counts everything a session held at once and the scratch of the forward pass; the "
     "system's figure beside it is the process's peak without the weights.\n\n"
     "The bound is how fast this machine could be at most, by the multiply-adds and the bytes of "

@@ -75,6 +75,21 @@ TEST_P(CodedWeights, AnswerAsTheFullCacheWhereTheBudgetHoldsThePrompt) {
 INSTANTIATE_TEST_SUITE_P(Forms, CodedWeights, ::testing::Values(MatmulForm::int8, MatmulForm::f32),
                          [](const auto& i) { return i.param == MatmulForm::f32 ? "f32" : "int8"; });
 
+// Products with F16 and F32 weights are the same in both forms, so prompts tell whether attention
+// reads them in integers: it must where the weights are rounded anyway, and only there.
+TEST(PromptAttention, IsOfIntegersUnlessTheModelIsF32) {
+  TinyModel model;
+  for (const DType dtype : {DType::f16, DType::f32}) {
+    model.dtype = dtype;
+    const std::string path = write_tiny_model(model);
+    const std::vector<int32_t> prompt = tiny_tokens(model, 150);
+    EXPECT_EQ(same_bits(answer(path, options(MatmulForm::int8), "full", prompt),
+                        answer(path, options(MatmulForm::f32), "full", prompt)),
+              dtype == DType::f32)
+        << traits(dtype).name;
+  }
+}
+
 // ---- How far apart the forms are
 
 // KL divergence of two distributions given as logits.
