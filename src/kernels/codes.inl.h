@@ -185,10 +185,6 @@ inline void block_sums(const std::byte* x, Code code, Side side, IVec (&total)[R
 #pragma GCC unroll 8
   for (int run = 0; run < 8 / kSpan; ++run) {
     Sum sums[R][V];
-#pragma GCC unroll 4
-    for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sums[i][v] = Sum::zero();
 #pragma GCC unroll 8
     for (int step = 0; step < kSpan; ++step) {
       const int at = run * kSpan + step;
@@ -199,7 +195,12 @@ inline void block_sums(const std::byte* x, Code code, Side side, IVec (&total)[R
       for (int i = 0; i < R; ++i) {
         const Quad a = Quad::all(x + i * kGroup + 4 * at);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sums[i][v].add(w[v], a);
+        for (int v = 0; v < V; ++v) {
+          if (step == 0)
+            sums[i][v] = Sum::first(w[v], a);
+          else
+            sums[i][v].add(w[v], a);
+        }
       }
     }
 #pragma GCC unroll 4
@@ -391,12 +392,10 @@ inline void row_sums(const std::byte* x, const Codes (&codes)[8], const float* s
       scale = IVec::load(reinterpret_cast<const int32_t*>(side) + (1 + run * kSpan / 4) * kLanes);
 #pragma GCC unroll 4
     for (int i = 0; i < R; ++i) {
-      Sum sums = Sum::zero();
+      Sum sums = Sum::first(codes[run * kSpan], Quad::all(x + i * kGroup + 4 * run * kSpan));
 #pragma GCC unroll 8
-      for (int step = 0; step < kSpan; ++step) {
-        const int at = run * kSpan + step;
+      for (int at = run * kSpan + 1; at < (run + 1) * kSpan; ++at)
         sums.add(codes[at], Quad::all(x + i * kGroup + 4 * at));
-      }
       IVec sum;
       if constexpr (K::kSixteens)
         sum = sums.total(scale);

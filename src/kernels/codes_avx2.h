@@ -38,7 +38,7 @@ inline IVec pair_dot(IVec a, IVec b) {
 
 struct CodeSum {
   __m256i v;
-  static CodeSum zero() { return {_mm256_setzero_si256()}; }
+  static CodeSum first(Codes w, Quad a) { return {_mm256_maddubs_epi16(w.v, a.v)}; }
   void add(Codes w, Quad a) {
     const __m256i products = _mm256_maddubs_epi16(w.v, a.v);
     // Compilers know that these additions may be done in any order, and g++ 12 first multiplies
@@ -52,10 +52,12 @@ struct CodeSum {
 // Signed codes of eight bits: the product of their size and the activation with their sign.
 struct SignedSum {
   __m256i v;
-  static SignedSum zero() { return {_mm256_setzero_si256()}; }
-  void add(Codes w, Quad a) {
+  static SignedSum first(Codes w, Quad a) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w.v), _mm256_sign_epi8(a.v, w.v));
-    const __m256i products = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    return {_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))};
+  }
+  void add(Codes w, Quad a) {
+    const __m256i products = first(w, a).v;
     __asm__("vpaddd %1, %0, %0" : "+x"(v) : "x"(products));
   }
   IVec total() const { return {v}; }

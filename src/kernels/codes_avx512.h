@@ -31,7 +31,11 @@ inline IVec pair_dot(IVec a, IVec b) {
 
 struct CodeSum {
   __m512i v;
-  static CodeSum zero() { return {_mm512_setzero_si512()}; }
+  static CodeSum first(Codes w, Quad a) {
+    CodeSum sum{_mm512_setzero_si512()};
+    sum.add(w, a);
+    return sum;
+  }
   void add(Codes w, Quad a) { v = _mm512_dpbusd_epi32(v, w.v, a.v); }
   IVec total() const { return {v}; }
   IVec total(IVec pair) const { return {_mm512_mullo_epi32(v, _mm512_srai_epi32(pair.v, 16))}; }

@@ -35,7 +35,11 @@ inline IVec pair_dot(IVec a, IVec b) {
 
 struct CodeSum {
   int32x4_t v;
-  static CodeSum zero() { return {vdupq_n_s32(0)}; }
+  static CodeSum first(Codes w, Quad a) {
+    CodeSum sum{vdupq_n_s32(0)};
+    sum.add(w, a);
+    return sum;
+  }
   void add(Codes w, Quad a) {
     const int16x8_t low = vmull_s8(vget_low_s8(w.v), a.v);
     const int16x8_t high = vmull_s8(vget_high_s8(w.v), a.v);

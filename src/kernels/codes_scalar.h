@@ -41,7 +41,11 @@ inline IVec pair_dot(IVec a, IVec b) {
 
 struct CodeSum {
   int32_t v;
-  static CodeSum zero() { return {0}; }
+  static CodeSum first(Codes w, Quad a) {
+    CodeSum sum{0};
+    sum.add(w, a);
+    return sum;
+  }
   void add(Codes w, Quad a) {
     for (int i = 0; i < 4; ++i) v += w.v[i] * a.v[i];
   }
