@@ -241,9 +241,10 @@ inline int load_logits(const TileJob& job, const KeyBlock& b, const TileMemory& 
   return seen;
 }
 
-// Soft cap, ALiBi, masks: products become the logits of one query row. Returns their maximum.
-inline float finish_logits(const TileJob& job, const KeyBlock& b, const ChunkMemory& m, int row,
-                           int width, float* x) {
+// Soft cap, ALiBi, masks: products become the logits of one query row. Returns the largest of
+// every lane.
+inline Vec finish_lanes(const TileJob& job, const KeyBlock& b, const ChunkMemory& m, int row,
+                        int width, float* x) {
   const int i = row / job.heads, head = row % job.heads;
   if (job.softcap > 0) {
     const Vec cap = Vec::all(job.softcap), inverse = Vec::all(1 / job.softcap);
@@ -264,7 +265,12 @@ inline float finish_logits(const TileJob& job, const KeyBlock& b, const ChunkMem
   for (int c = end > 0 ? end : 0; c < width; ++c) x[c] = -__builtin_inff();
   Vec most = Vec::load(x);
   for (int c = Vec::lanes; c < width; c += Vec::lanes) most = max(Vec::load(x + c), most);
-  return largest(most);
+  return most;
+}
+
+inline float finish_logits(const TileJob& job, const KeyBlock& b, const ChunkMemory& m, int row,
+                           int width, float* x) {
+  return largest(finish_lanes(job, b, m, row, width, x));
 }
 
 // x = exp(x - max); returns the sum.

@@ -198,42 +198,71 @@ inline Vec exp2_below_zero(Vec t) {
   return from_bits(bits(p) + shift_left<23>(bits(shifted)));
 }
 
-// Turns `Width` logits of a query into weights below those of its block's largest, `here`: integers
-// in pairs of rows `lanes` apart. Returns the sum of the exponentials, and in `size` the largest
-// weight.
-template <int Width>
-inline float weigh(const float* x, float here, const float* v_unit, float* weights, float& size) {
-  constexpr float kLog2e = 1.44269504088896341f;
-  constexpr int kVecs = Width / Vec::lanes;
-  const Vec log2e = Vec::all(kLog2e), shift = Vec::all(here);
-  Vec w[kVecs], total = Vec::zero(), most = Vec::zero();
+// One vector per query row of a chunk, whole vectors of rows.
+constexpr int kChunkLanes = (kChunk + Vec::lanes - 1) / Vec::lanes * Vec::lanes;
+using RowLanes = float[kChunkLanes][Vec::lanes];
+
+// to[r] = how(...) of the lanes of row r: of `lanes` rows at a time, so that one row does not wait
+// for the other.
+template <class How>
+inline void reduce_lanes(RowLanes& from, int rows, float* to, How how) {
+  for (int r = rows; r % Vec::lanes != 0; ++r) store(from[r], Vec::zero());
+  for (int r = 0; r < rows; r += Vec::lanes) {
+    Vec x[Vec::lanes];
 #pragma GCC unroll 16
-  for (int i = 0; i < kVecs; ++i) {
-    const Vec p = exp2_below_zero((Vec::load(x + i * Vec::lanes) - shift) * log2e);
-    w[i] = p * Vec::load(v_unit + i * Vec::lanes);
-    total = total + p;
-    most = max(w[i], most);
+    for (int i = 0; i < Vec::lanes; ++i) x[i] = Vec::load(from[r + i]);
+    transpose(x);
+#pragma GCC unroll 4
+    for (int n = Vec::lanes / 2; n > 0; n /= 2)
+#pragma GCC unroll 8
+      for (int i = 0; i < n; ++i) x[i] = how(x[i], x[i + n]);
+    store(to + r, x[0]);
   }
-  size = largest(most);
-  const Vec inverse = Vec::all(size > kLeastSize ? kMostWeight / size : 0);
-  const Vec round = Vec::all(0x1.8p23f);
-#pragma GCC unroll 16
-  for (int i = 0; i < kVecs; i += 2) {
-    const IVec low = bits(mul_add(w[i], inverse, round)) & IVec::all(0xffff);
-    const IVec high = shift_left<16>(bits(mul_add(w[i + 1], inverse, round)));
-    store(weights + i / 2 * Vec::lanes, from_bits(low | high));
-  }
-  return sum(total);
 }
 
-inline float weigh(const float* x, int width, float here, const float* v_unit, float* weights,
-                   float& size) {
-  if (width == kKeyBlock) return weigh<kKeyBlock>(x, here, v_unit, weights, size);
-  // The columns behind are masked here, so that there is one order of additions.
-  alignas(64) float all[kKeyBlock];
-  for (int c = 0; c < width; c += Vec::lanes) store(all + c, Vec::load(x + c));
-  for (int c = width; c < kKeyBlock; ++c) all[c] = -__builtin_inff();
-  return weigh<kKeyBlock>(all, here, v_unit, weights, size);
+// Turns the logits of a chunk into weights below those of their row's largest, m.here: integers in
+// pairs of keys `lanes` apart. Leaves the sums of the exponentials in `total`, and in `size` the
+// largest weights, `kChunkLanes` each.
+inline void weigh(const Int16Memory& m, int rows, int width, const float* v_unit, float* total,
+                  float* size) {
+  constexpr float kLog2e = 1.44269504088896341f;
+  constexpr int kVecs = kKeyBlock / Vec::lanes;
+  const Vec log2e = Vec::all(kLog2e);
+  alignas(64) RowLanes sums, most;
+  for (int r = 0; r < rows; ++r) {
+    float* x = m.p + r * kKeyBlock;
+    // A query that sees nothing of this block has weights of zero.
+    const bool sees = m.here[r] > -__builtin_inff();
+    for (int c = sees ? width : 0; c < kKeyBlock; c += Vec::lanes)
+      store(x + c, Vec::all(-__builtin_inff()));
+    const Vec shift = Vec::all(sees ? m.here[r] : 0);
+    Vec sum = Vec::zero(), top = Vec::zero();
+#pragma GCC unroll 4
+    for (int i = 0; i < kVecs; ++i) {
+      const Vec p = exp2_below_zero((Vec::load(x + i * Vec::lanes) - shift) * log2e);
+      const Vec w = p * Vec::load(v_unit + i * Vec::lanes);
+      sum = sum + p;
+      top = max(w, top);
+      store(x + i * Vec::lanes, w);
+    }
+    store(sums[r], sum);
+    store(most[r], top);
+  }
+  reduce_lanes(sums, rows, total, [](Vec a, Vec b) { return a + b; });
+  reduce_lanes(most, rows, size, [](Vec a, Vec b) { return max(a, b); });
+  const Vec round = Vec::all(0x1.8p23f);
+  for (int r = 0; r < rows; ++r) {
+    const float* w = m.p + r * kKeyBlock;
+    float* to = m.weights + r * (kKeyBlock / 2);
+    const Vec inverse = Vec::all(size[r] > kLeastSize ? kMostWeight / size[r] : 0);
+#pragma GCC unroll 4
+    for (int i = 0; i < kVecs; i += 2) {
+      const Vec a = Vec::load(w + i * Vec::lanes), b = Vec::load(w + (i + 1) * Vec::lanes);
+      const IVec low = bits(mul_add(a, inverse, round)) & IVec::all(0xffff);
+      const IVec high = shift_left<16>(bits(mul_add(b, inverse, round)));
+      store(to + i / 2 * Vec::lanes, from_bits(low | high));
+    }
+  }
 }
 
 // Columns [d, d + Vecs * lanes) of out = out * factor + w v.
@@ -300,26 +329,30 @@ inline void attend_chunk(const TileJob& job, const KeyBlock& b, const Int16Memor
   int width = 0;
   load_logits(job, b, m, row, rows, width);
   float* out[kChunk];
+  alignas(64) RowLanes most;
   for (int r = 0; r < rows; ++r) {
     const int i = (row + r) / job.heads, head = (row + r) % job.heads;
-    m.here[r] = finish_logits(job, b, m, row + r, width, m.p + r * kKeyBlock);
+    store(most[r], finish_lanes(job, b, m, row + r, width, m.p + r * kKeyBlock));
     if (job.v) out[r] = job.out + i * job.out_row_stride + static_cast<int64_t>(head) * job.dim;
   }
+  reduce_lanes(most, rows, m.here, [](Vec x, Vec y) { return max(x, y); });
   move_states(m, job.max + row, rows);
   Vec odd = Vec::zero();  // NaN if a value is no number
   for (int c = 0; job.v && c < kKeyBlock; c += Vec::lanes)
     odd = mul_add(Vec::load(m.v_unit + c), Vec::zero(), odd);
-  const float none = sum(odd);
-  for (int r = 0; r < rows; ++r) {
-    float* x = m.p + r * kKeyBlock;
-    float* weights = m.weights + r * (kKeyBlock / 2);
-    float total = 0, size = 0;
-    if (!(m.here[r] > -__builtin_inff()))  // sees nothing of this block: the state stays
-      __builtin_memset(weights, 0, 2 * static_cast<size_t>(width));
-    else  // any units do where the sum alone is wanted
-      total = weigh(x, width, m.here[r], job.v ? m.v_unit : m.k_unit, weights, size);
-    m.w_unit[r] = size / kMostWeight * m.share[r] + none;
-    job.sum[row + r] = job.sum[row + r] * m.factor[r] + total * m.share[r];
+  const Vec none = Vec::all(sum(odd));
+  alignas(64) float total[kChunkLanes], size[kChunkLanes];
+  // Any units do where the sum alone is wanted.
+  weigh(m, rows, width, job.v ? m.v_unit : m.k_unit, total, size);
+  for (int r = 0; r < rows; r += Vec::lanes) {
+    const Vec share = Vec::load(m.share + r);
+    store(m.w_unit + r, Vec::load(size + r) * Vec::all(1 / kMostWeight) * share + none);
+    float* to = job.sum + row + r;
+    const Vec now = Vec::load(total + r) * share, factor = Vec::load(m.factor + r);
+    if (rows - r < Vec::lanes)
+      store_part(to, rows - r, mul_add(Vec::load_part(to, rows - r), factor, now));
+    else
+      store(to, mul_add(Vec::load(to), factor, now));
   }
   if (job.v) add_values(job, m, rows, width, out);
 }
