@@ -311,45 +311,6 @@ inline float square_root(float x) {
   return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
 }
 
-// Sixteen columns of eight rows of 16-bit numbers: row r of column c goes to to + c * to_stride + 2
-// r.
-inline void transpose16_by_8(const std::byte* from, int64_t stride, std::byte* to,
-                             int64_t to_stride) {
-  __m256i x[8], a[8], b[8];
-#pragma GCC unroll 8
-  for (int r = 0; r < 8; ++r)
-    x[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + r * stride));
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {  // rows i and i + 4 side by side
-    a[2 * i] = _mm256_unpacklo_epi16(x[i], x[i + 4]);
-    a[2 * i + 1] = _mm256_unpackhi_epi16(x[i], x[i + 4]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i)  // rows i, i + 2, i + 4, i + 6
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-      b[4 * i + 2 * h] = _mm256_unpacklo_epi16(a[2 * i + h], a[2 * i + 4 + h]);
-      b[4 * i + 2 * h + 1] = _mm256_unpackhi_epi16(a[2 * i + h], a[2 * i + 4 + h]);
-    }
-#pragma GCC unroll 4
-  for (int q = 0; q < 4; ++q) {
-    const __m256i two[2] = {_mm256_unpacklo_epi16(b[q], b[4 + q]),
-                            _mm256_unpackhi_epi16(b[q], b[4 + q])};
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-      std::byte* at = to + (2 * q + h) * to_stride;
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(at), _mm256_castsi256_si128(two[h]));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(at + 8 * to_stride),
-                       _mm256_extracti128_si256(two[h], 1));
-    }
-  }
-}
-
-// Sixteen columns of `lanes` rows of 16-bit numbers to [16][lanes].
-inline void transpose16(const std::byte* from, int64_t stride, std::byte* to) {
-  transpose16_by_8(from, stride, to, 16);
-}
-
 }  // namespace PITH_TARGET
 }  // namespace
 }  // namespace pith

@@ -291,12 +291,6 @@ inline float square_root(float x) {
   return vgetq_lane_f32(vsqrtq_f32(vdupq_n_f32(x)), 0);
 }
 
-inline void transpose16(const std::byte* from, int64_t stride, std::byte* to) {
-  for (int c = 0; c < 16; ++c)
-    for (int r = 0; r < Vec::lanes; ++r)
-      __builtin_memcpy(to + 2 * (c * Vec::lanes + r), from + r * stride + 2 * c, 2);
-}
-
 }  // namespace PITH_TARGET
 }  // namespace
 }  // namespace pith

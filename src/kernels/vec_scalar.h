@@ -308,13 +308,6 @@ inline float square_root(float x) {
   return __builtin_sqrtf(x);
 }
 
-// Sixteen columns of `lanes` rows of 16-bit numbers to [16][lanes].
-inline void transpose16(const std::byte* from, int64_t stride, std::byte* to) {
-  for (int c = 0; c < 16; ++c)
-    for (int r = 0; r < Vec::lanes; ++r)
-      __builtin_memcpy(to + 2 * (c * Vec::lanes + r), from + r * stride + 2 * c, 2);
-}
-
 }  // namespace PITH_TARGET
 }  // namespace
 }  // namespace pith
