@@ -349,6 +349,11 @@ template <class Format>
 constexpr bool kHighNibbleGroup = requires {
   requires Format::kHighNibble == 32;
 };
+// Formats of six bits, with nibbles of two groups and the other bits of four in a byte.
+template <class Format>
+constexpr bool kHighNibblePair = requires {
+  requires Format::kHighNibble == 64;
+};
 
 // What `read` gives of a half of all rows, as vectors of `lanes` rows.
 template <class K, class Read>
@@ -446,6 +451,27 @@ template <class Format, int R>
             for (int q = 0; q < 8; ++q) codes[q] = nibbles_of(both[q], high == 1);
             row_sums<Format>(x, codes, side(g + high), total);
             add_block<Format>(x, side(g + high), 0, total, acc);
+          }
+        }
+      } else if constexpr (kSpreadsInRegisters && kHighNibblePair<Format>) {
+        for (int g = 0; g < kGroups; g += 4) {
+          typename K::Quads both[2][8], pairs[8];
+#pragma GCC unroll 2
+          for (int half = 0; half < 2; ++half) {
+            const auto first = [&](auto rows, int h) { return Format::both(rows, g, h); };
+            const auto second = [&](auto rows, int h) { return Format::both(rows, g + 1, h); };
+            const auto upper = [&](auto rows, int h) { return Format::pairs(rows, g, h); };
+            quads_of<K>(at, half, first, both[0] + 4 * half);
+            quads_of<K>(at, half, second, both[1] + 4 * half);
+            quads_of<K>(at, half, upper, pairs + 4 * half);
+          }
+#pragma GCC unroll 4
+          for (int of = 0; of < 4; ++of, x += kGroupBlock) {
+            typename K::Quads codes[8];
+#pragma GCC unroll 8
+            for (int q = 0; q < 8; ++q) codes[q] = six_bits_of(both[of % 2][q], pairs[q], of);
+            row_sums<Format>(x, codes, side(g + of), total);
+            add_block<Format>(x, side(g + of), 0, total, acc);
           }
         }
       } else {

@@ -114,6 +114,16 @@ inline Codes nibbles_of(Codes both, bool high) {
   return {_mm256_and_si256(x, _mm256_set1_epi8(15))};
 }
 
+// Codes of six bits: nibbles, and above them the `at`-th pair of bits.
+inline Codes six_bits_of(Codes both, Codes pairs, int at) {
+  const __m256i shifted = at == 0   ? _mm256_slli_epi16(pairs.v, 4)
+                          : at == 1 ? _mm256_slli_epi16(pairs.v, 2)
+                          : at == 2 ? pairs.v
+                                    : _mm256_srli_epi16(pairs.v, 2);
+  return {_mm256_or_si256(nibbles_of(both, at >= 2).v,
+                          _mm256_and_si256(shifted, _mm256_set1_epi8(0x30)))};
+}
+
 template <bool Signed>
 inline void spread(const Bytes* low, const Bytes* high, std::byte* to) {
   Codes quads[8];

@@ -8,8 +8,9 @@
 // kOffset they are what scales multiply, and `apply` turns the s-th vector of those 32 (in units of
 // kCodeUnit) into weights. Formats whose numbers lie ready have `step`, the s-th vector of weights;
 // plain ones also have `part`, for the first n < lanes numbers behind the last group. Where the
-// high nibbles of bytes are the codes kHighNibble columns on, `both` gives the bytes. kElements and
-// kBytes are those of a block.
+// high nibbles of bytes are the codes kHighNibble columns on, `both` gives the bytes; codes of six
+// bits also have `pairs`, bytes with their upper two bits in four groups. kElements and kBytes are
+// those of a block.
 #pragma once
 
 #include "kernels/table.h"
@@ -336,13 +337,20 @@ struct FormatQ6K : Packed<BlockQ6K, 256, 6, 32> {
     for (int i = 0; i < 16; i += Vec::lanes)
       store(scale + i, to_float(IVec::load_i8(b + offsetof(BlockQ6K, scales) + i)) * d);
   }
+  // Groups come in fours: nibbles of the first two lie below those of the other two.
+  static constexpr int kHighNibble = 64;
+  template <class Source>
+  static Bytes both(Source b, int g, int half) {
+    return b.load(offsetof(BlockQ6K, low) + 64 * (g / 4) + 32 * (g % 2) + 16 * half);
+  }
+  template <class Source>
+  static Bytes pairs(Source b, int g, int half) {
+    return b.load(offsetof(BlockQ6K, high) + 32 * (g / 4) + 16 * half);
+  }
   template <class Source>
   static Bytes raw(Source b, int g, int half) {
-    const int side = g / 4, within = g % 4;  // 128 weights, and 32 of those
-    const Bytes two = b.load(offsetof(BlockQ6K, low) + 64 * side + 32 * (within % 2) + 16 * half);
-    const Bytes four = b.load(offsetof(BlockQ6K, high) + 32 * side + 16 * half);
-    const Bytes low = shift_right(two, 4 * (within / 2)) & Bytes::all(15);
-    const Bytes high = shift_left(shift_right(four, 2 * within) & Bytes::all(3), 4);
+    const Bytes low = shift_right(both(b, g, half), 4 * (g % 4 / 2)) & Bytes::all(15);
+    const Bytes high = shift_left(shift_right(pairs(b, g, half), 2 * (g % 4)) & Bytes::all(3), 4);
     return low | high;
   }
   Vec apply(int g, int s, Vec q) const { return q * Vec::all(scale[sixteenth(g, s)]); }
