@@ -23,7 +23,7 @@ struct RunOptions {
   int predict = -1;
   std::vector<std::string> stops;
   bool echo = false, literal = false, json = false, quiet = false;
-  std::string prompts;  // a file of many
+  std::string prompts, opening;  // files: many prompts, and what all of them follow
   int sessions = 8;
   bool exact = false, apart = false;
 };
@@ -54,6 +54,7 @@ int run_prompts(const RunOptions& options) {
   many.engine = options.engine;
   many.sampling = sampling_options(options.sampling);
   many.prompts = options.prompts;
+  many.opening = options.opening;
   many.spec = options.spec;
   many.predict = options.predict;
   many.sessions = options.sessions;
@@ -69,6 +70,8 @@ int run_prompts(const RunOptions& options) {
 
 int run(const RunOptions& options) {
   if (!options.prompts.empty()) return run_prompts(options);
+  if (!options.opening.empty())
+    throw Error(Errc::bad_option, "--opening is what --prompts follow; give both, or -f");
   const SamplingOptions sampling = sampling_options(options.sampling);
   const bool resumes = !options.load.empty();
   if (!options.save.empty()) {
@@ -141,6 +144,11 @@ std::function<int()> setup(Arguments& arguments) {
           "from the rest, \"kv\", \"predict\" and \"seed\"; '-': standard input")
       .completes(Complete::file);
   arguments
+      .option("--opening", options->opening, "FILE",
+              "a text that every prompt follows, such as a document before questions; methods that "
+              "need no question (knorm, keydiff, kvzip, razor, streaming_llm) compress it once")
+      .completes(Complete::file);
+  arguments
       .option("--sessions", options->sessions, "N", "prompts that are in memory at a time, at most")
       .between(1, 4096);
   arguments.flag("--exact", options->exact,
@@ -176,6 +184,7 @@ const Command kRunCommand = {
     "$ pith run -m model.gguf -f book.txt --kv snapkv:budget=0.02 -n 0 --save book.session\n"
     "$ pith run -m model.gguf --load book.session -p 'Who is Lydia?' -n 64\n"
     "$ pith run -m model.gguf --prompts questions.txt --kv-memory 2GiB --sessions 16 -n 64\n"
+    "$ pith run -m model.gguf --opening book.txt --prompts questions.txt --kv kvzip:budget=0.1\n"
     "$ git diff | pith run -m model.gguf --kv fastkv:budget=0.1 --json",
     setup,
 };

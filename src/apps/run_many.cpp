@@ -79,6 +79,11 @@ class Run {
 
   // Reads the file's prompts into requests; nothing is computed yet.
   void submit(std::vector<FilePrompt> prompts) {
+    if (!options_.opening.empty()) {
+      opening_ = engine_->tokenizer().encode_prompt(read_file(options_.opening), !options_.literal);
+      if (opening_.empty())
+        throw Error(Errc::bad_request, options_.opening + ": the opening is empty; leave it out");
+    }
     std::vector<std::vector<int32_t>> texts;
     for (FilePrompt& prompt : prompts) {
       Item& item = items_.emplace_back(stops());
@@ -141,7 +146,13 @@ class Run {
     const FilePrompt& prompt = item.prompt;
     const std::string text = options_.escapes ? unescape(prompt.text) : prompt.text;
     Request request;
-    request.prompt = engine_->tokenizer().encode_prompt(text, !options_.literal);
+    request.prompt = opening_;
+    const Tokenizer& tokenizer = engine_->tokenizer();
+    const std::vector<int32_t> own = opening_.empty()
+                                         ? tokenizer.encode_prompt(text, !options_.literal)
+                                         : tokenizer.encode_more(text, !options_.literal);
+    request.prompt.insert(request.prompt.end(), own.begin(), own.end());
+    request.opening = static_cast<int>(opening_.size());
     request.spec = item.spec = prompt.spec.value_or(options_.spec);
     request.sampling = options_.sampling;
     request.sampling.seed = item.seed = prompt.seed.value_or(options_.sampling.seed);
@@ -223,7 +234,7 @@ class Run {
     std::vector<std::string> all;
     if (!common_ || !options_.reuse) return all;
     for (const auto& [spec, use] : uses())
-      if (use.what != Reuse::pages) all.push_back(use.why);
+      if (use.what != Reuse::pages && (opening_.empty() || !use.opens)) all.push_back(use.why);
     return all;
   }
 
@@ -303,9 +314,10 @@ class Run {
             .key("spec")
             .value(spec)
             .key("shares")
-            .value(use.what == Reuse::pages  ? "pages"
-                   : use.what == Reuse::work ? "work"
-                                             : "nothing")
+            .value(use.what == Reuse::pages         ? "pages"
+                   : use.opens && !opening_.empty() ? "opening"
+                   : use.what == Reuse::work        ? "work"
+                                                    : "nothing")
             .key("why")
             .value(use.why)
             .end();
@@ -323,6 +335,7 @@ class Run {
   const ManyOptions& options_;
   const std::unique_ptr<Engine> engine_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::vector<int32_t> opening_;
   std::deque<Item> items_;  // addresses stay
   std::map<int64_t, Item*> by_id_;
   const Stopwatch watch_;

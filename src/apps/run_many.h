@@ -12,6 +12,7 @@ struct ManyOptions {
   EngineArguments engine;
   SamplingOptions sampling;
   std::string prompts;  // file
+  std::string opening;  // file of the text that all of them follow; empty: none
   std::string spec;
   int predict = -1, sessions = 8;
   std::vector<std::string> stops;

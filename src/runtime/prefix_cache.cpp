@@ -35,13 +35,14 @@ PrefixUse prefix_use(const Policy& policy, const KvShape& shape) {
                 "keeps every row, so prompts that begin the same share the work and the pages "
                 "of what they have in common",
             computed};
+  const bool opens = demand.window_queries == 0 && !policy.keeps_all();
   return {Reuse::work,
           name +
               (policy.keeps_all() ? "keeps less of the layers that have a sliding window"
                                   : "chooses among the rows of the whole prompt") +
               ", so prompts that begin the same share the work of what they have in common, and "
               "each holds rows of its own",
-          computed};
+          computed, opens};
 }
 
 Prefix::Prefix(const KvShape& shape, PagePool& pool)
@@ -76,6 +77,29 @@ bool Prefix::add_layer(int layer, ConstCube k, ConstCube v, std::span<const int3
 }
 
 PrefixCache::PrefixCache(const KvShape& shape, PagePool& pool) : shape_(shape), pool_(pool) {}
+PrefixCache::~PrefixCache() = default;
+
+std::unique_ptr<Session> PrefixCache::fork_opening(const Policy& policy,
+                                                   std::span<const int32_t> tokens) {
+  for (Opening& opening : openings_) {
+    const Session& kept = *opening.session;
+    if (kept.policy->spec != policy.spec || !std::ranges::equal(kept.tokens, tokens)) continue;
+    opening.last_use = ++uses_;
+    if (kept.store->bytes_for_fork() > pool_.free_bytes()) return nullptr;
+    ++stats_.openings;
+    return kept.fork();
+  }
+  return nullptr;
+}
+
+void PrefixCache::keep_opening(const Session& session) {
+  for (const Opening& opening : openings_)
+    if (opening.session->policy->spec == session.policy->spec &&
+        opening.session->tokens == session.tokens)
+      return;
+  if (session.store->bytes_for_fork() <= pool_.free_bytes())
+    openings_.push_back({session.fork(), ++uses_});
+}
 
 PrefixCache::Match PrefixCache::longest(std::span<const int32_t> prompt) const {
   Match best;
@@ -176,12 +200,19 @@ void PrefixCache::keep_pages(Prefix& prefix, const Session& session) const {
 bool PrefixCache::release(size_t bytes) {
   bool dropped = false;
   while (bytes > pool_.free_bytes()) {
-    std::shared_ptr<Prefix>* oldest = nullptr;
-    for (auto& entry : entries_)
-      if (entry.use_count() == 1 && (!oldest || entry->last_use_ < (*oldest)->last_use_))
-        oldest = &entry;
-    if (!oldest) break;
-    entries_.erase(entries_.begin() + (oldest - entries_.data()));
+    auto entry = entries_.end();
+    for (auto at = entries_.begin(); at != entries_.end(); ++at)
+      if (at->use_count() == 1 &&
+          (entry == entries_.end() || (*at)->last_use_ < (*entry)->last_use_))
+        entry = at;
+    const auto opening = std::ranges::min_element(openings_, {}, &Opening::last_use);
+    if (opening != openings_.end() &&
+        (entry == entries_.end() || opening->last_use < (*entry)->last_use_))
+      openings_.erase(opening);
+    else if (entry != entries_.end())
+      entries_.erase(entry);
+    else
+      break;
     ++stats_.dropped;
     dropped = true;
   }
@@ -194,6 +225,7 @@ size_t PrefixCache::bytes() const {
     bytes += entry->rows_->bytes().total();
     for (const auto& [spec, pages] : entry->pages_) bytes += pages.store->bytes().total();
   }
+  for (const Opening& opening : openings_) bytes += opening.session->store->bytes().total();
   return bytes;
 }
 

@@ -7,6 +7,13 @@
 // beginning (coded ones too: kivi, zack) with all others of its spec, copy on write. What a session
 // cannot take over exactly it does not take over; prefix_use() says what that is, and why.
 //
+// Where a method chooses rows, its choice depends on what follows, so no pages can be shared
+// exactly. They can if a request says that the beginning of its prompt is a turn of its own, a
+// document that questions follow: an opening. Methods that need no question choose the same rows of
+// it for everybody, and keep the session that has read it; each request goes on from a fork.
+// Prompts with an opening of other methods are read as one turn, so that the choice sees the
+// question.
+//
 // Entries are counted in the pool like everything else, and nobody waits for them: they are made
 // from memory that is free, and are the first thing to go when there is too little (`release`).
 //
@@ -33,6 +40,8 @@ struct PrefixUse {
   Reuse what = Reuse::nothing;
   std::string why;   // a sentence for people: what is shared, and why not more
   int computed = 1;  // last tokens of a prompt that are computed in any case
+  // Whether rows of an opening are chosen without what follows it.
+  bool opens = false;
 };
 PrefixUse prefix_use(const Policy& policy, const KvShape& shape);
 
@@ -85,12 +94,14 @@ class PrefixCache {
     int64_t prompts = 0, helped = 0;  // that were read, and that found a beginning
     int64_t tokens = 0;               // not computed again
     int64_t rows_shared = 0;          // of sealed pages, over all heads
+    int64_t openings = 0;             // that were taken over whole
     int64_t dropped = 0;              // entries, for want of memory
   };
   // Fewer tokens than this are not worth an entry, nor taking from one.
   static constexpr int kLeastTokens = 32;
 
   PrefixCache(const KvShape& shape, PagePool& pool);  // the pool outlives it
+  ~PrefixCache();
 
   // Looks up what the prompt that was fed may take over, and begins to record what it has more.
   // Nothing is in the session's cache yet. Sessions with earlier turns or an observer are left
@@ -98,11 +109,17 @@ class PrefixCache {
   void begin(Session& session);
   void end(Session& session);
 
+  // A session of the policy that has read these tokens as its only turn; null if there is none, or
+  // no memory for it. Its sampler is the other one's.
+  std::unique_ptr<Session> fork_opening(const Policy& policy, std::span<const int32_t> tokens);
+  // Keeps a fork of a session that has read an opening and nothing else, if there is memory.
+  void keep_opening(const Session& session);
+
   // Drops entries that no prompt in flight uses, the one longest unused first, until so many bytes
   // are free. False if there was none.
   bool release(size_t bytes);
 
-  int entries() const { return static_cast<int>(entries_.size()); }
+  int entries() const { return static_cast<int>(entries_.size() + openings_.size()); }
   size_t bytes() const;  // as KvStore::bytes, over all entries
   const Stats& stats() const { return stats_; }
 
@@ -113,10 +130,15 @@ class PrefixCache {
   };
   Match longest(std::span<const int32_t> prompt) const;
   void keep_pages(Prefix& prefix, const Session& session) const;
+  struct Opening {
+    std::unique_ptr<Session> session;
+    int64_t last_use = 0;
+  };
 
   const KvShape shape_;
   PagePool& pool_;
   std::vector<std::shared_ptr<Prefix>> entries_;
+  std::vector<Opening> openings_;
   int64_t uses_ = 0;
   Stats stats_;
 };

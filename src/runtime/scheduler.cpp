@@ -21,6 +21,7 @@ struct Scheduler::Job {
   int64_t id = 0;
   Request request;
   std::shared_ptr<const Policy> policy;
+  size_t opening = 0;                // tokens of the first turn, if there are two
   size_t first_bytes = 0;            // that its first tile asks for
   Answer answer;                     // so far
   std::unique_ptr<Session> session;  // null: waits
@@ -37,8 +38,14 @@ Scheduler::~Scheduler() = default;
 int64_t Scheduler::submit(Request request) {
   const auto session = engine_.open(request.spec, request.sampling);
   engine_.feed(*session, request.prompt);  // throws now, not when its turn comes
+  if (request.opening < 0 || static_cast<size_t>(request.opening) >= request.prompt.size())
+    throw Error(Errc::bad_request,
+                "an opening of " + std::to_string(request.opening) + " tokens and a prompt of " +
+                    std::to_string(request.prompt.size()) + "; something must follow an opening");
   auto job = std::make_unique<Job>();
   job->policy = session->policy;
+  if (prefix_use(*job->policy, engine_.model().config().shape).opens)
+    job->opening = static_cast<size_t>(request.opening);
   job->first_bytes = engine_.bytes_needed(*session);
   job->id = job->answer.id = next_id_++;
   job->request = std::move(request);
@@ -103,10 +110,28 @@ void Scheduler::admit() {
   Job& job = *waiting_.front();
   const size_t needed = std::max(job.first_bytes, job.until_free) + reserve();
   if (!running_.empty() && !make_room(needed)) return;
-  job.session = engine_.open(job.policy, job.request.sampling);
-  job.session->reuse.remember = options_.remember_all ? INT32_MAX : shared_with_others(job);
-  engine_.feed(*job.session, job.request.prompt);
+  if (job.opening > 0 && engine_.prefixes())
+    job.session = engine_.prefixes()->fork_opening(
+        *job.policy, std::span(job.request.prompt).first(job.opening));
+  if (job.session) {
+    job.session->sampler = Sampler(job.request.sampling);
+    job.session->reused_tokens = static_cast<int>(job.opening);
+  } else {
+    job.session = engine_.open(job.policy, job.request.sampling);
+    job.session->reuse.remember = job.opening > 0         ? 0
+                                  : options_.remember_all ? INT32_MAX
+                                                          : shared_with_others(job);
+  }
+  feed(job);
   move(job, waiting_, running_);
+}
+
+// The turn that comes next: the opening, what follows it, or the prompt.
+void Scheduler::feed(Job& job) const {
+  const size_t read = job.session->tokens.size();
+  std::span<const int32_t> turn = std::span(job.request.prompt).subspan(read);
+  if (read < job.opening) turn = turn.first(job.opening);
+  engine_.feed(*job.session, turn);
 }
 
 // Tokens that the prompt has in common with one of those that will be read.
@@ -196,7 +221,8 @@ void Scheduler::read_tile(const Monitor& monitor) {
   Job* const job = reading();
   if (!job) return;
   try {
-    while (engine_.read_tile(*job->session, monitor) == Progress::starved) {
+    Progress progress = Progress::more;
+    while ((progress = engine_.read_tile(*job->session, monitor)) == Progress::starved) {
       const size_t needed =
           std::max(engine_.bytes_needed(*job->session), engine_.pool().free_bytes() + 1);
       if (relieve(needed, *job)) continue;
@@ -212,10 +238,14 @@ void Scheduler::read_tile(const Monitor& monitor) {
       return;
     }
     job->answer.reused_tokens = job->session->reused_tokens;
+    if (progress == Progress::done && job->session->tokens.size() < job->request.prompt.size()) {
+      if (engine_.prefixes()) engine_.prefixes()->keep_opening(*job->session);
+      feed(*job);
+    }
   } catch (const Error& error) {
     job->session->abandon();
     if (error.code() == Errc::interrupted) {
-      engine_.feed(*job->session, job->request.prompt);
+      feed(*job);
       throw;
     }
     end(*job, Ending::refused, error.what());

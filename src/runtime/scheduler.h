@@ -32,6 +32,11 @@ struct Request {
   std::vector<int32_t> prompt;
   int max_tokens = 128;
   std::string spec = "full";
+  // First tokens of the prompt that are a turn of their own if the method needs no question
+  // (PrefixUse::opens), such as a document before questions: with EngineOptions::reuse_prefixes,
+  // what is kept of them is kept once for all requests that open the same. 0: the prompt is one
+  // turn.
+  int opening = 0;
   SamplingOptions sampling = {};
   bool exact = false;  // never squeezed: the answer is the one it would have had alone
   // Each token as it is chosen, once; false ends the request as cancelled. May be empty.
@@ -66,7 +71,8 @@ class Scheduler {
   Scheduler& operator=(const Scheduler&) = delete;
 
   // Queues a request and returns its number. Throws bad_option for a spec that does not parse and
-  // bad_request for an empty prompt or a token that is not in the vocabulary.
+  // bad_request for an empty prompt, a token that is not in the vocabulary, or an opening with
+  // nothing behind it.
   int64_t submit(Request request);
   // Ends a request at the next step; what it has written is its answer. Unknown numbers are
   // ignored.
@@ -87,6 +93,7 @@ class Scheduler {
 
   void drop_cancelled();
   void admit();
+  void feed(Job& job) const;
   static void move(const Job& job, Jobs& from, Jobs& to);
   void read_tile(const Monitor& monitor);
   void write_tokens();

@@ -102,6 +102,18 @@ json "$dir/j" '"raise the other with -c" in j["answers"][2]["why"]'
 "$pith" run -m "$model" -n 4 -c 200 --prompts "$dir/long" -q >"$dir/out"
 grep -q '^\[refused: the prompt has' "$dir/out" || fail "$(cat "$dir/out")"
 
+# An opening: read once by methods that need no question, and with each prompt by others.
+printf '%s. ' "$common" >"$dir/opening"
+printf 'who slept\nwho went\nwhy\n' >"$dir/questions"
+for kv in knorm:budget=0.5 snapkv:window=4,recent=4,budget=0.5 full; do
+  run --opening "$dir/opening" --prompts "$dir/questions" --kv $kv --temp 0 -q >"$dir/out" || fail "$kv"
+  run --opening "$dir/opening" --prompts "$dir/questions" --kv $kv --temp 0 -q --apart |
+    cmp -s - "$dir/out" || fail "$kv: what is shared changes an answer"
+done
+run --opening "$dir/opening" --prompts "$dir/questions" --kv knorm:budget=0.5 --json >"$dir/j"
+json "$dir/j" 'j["reuse"][0]["shares"] == "opening" and j["answers"][2]["reused_tokens"] > 50'
+refused 2 "--opening" run -p x --opening "$dir/opening"
+
 # Sentences.
 refused 2 "-p and --prompts" run --prompts "$dir/prompts" -p x
 refused 2 "--save and --prompts" run --prompts "$dir/prompts" --save "$dir/s"

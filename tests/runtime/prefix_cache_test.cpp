@@ -324,5 +324,69 @@ TEST(PrefixCache, ServesTheRequestsOfASchedulerThatWaitForTheSameBeginning) {
   EXPECT_EQ(engine.pool().used_bytes(), 0u);
 }
 
+// An opening is a turn of its own for methods that need no question, and part of the prompt for the
+// others; either way an answer is what it would be alone.
+TEST(PrefixCache, KeepsOnceWhatAMethodKeepsOfAnOpening) {
+  SamplingOptions sampling;
+  sampling.temperature = 0;
+  for (const char* spec :
+       {"knorm:budget=0.5", "streaming_llm:budget=64", "kvzip:budget=0.4", "keydiff:budget=60",
+        "knorm:budget=0.5+kivi:bits=4", "snapkv:budget=0.4", "full", "h2o:budget=60"}) {
+    Engine engine(loaded_tiny_model("llama"), reusing(64));
+    Engine plain(loaded_tiny_model("llama"), tiny_options(1, 64));
+    const bool opens =
+        prefix_use(*make_policy(spec, engine.model().config().shape), engine.model().config().shape)
+            .opens;
+    EXPECT_EQ(opens, std::string(spec).find("snapkv") && std::string(spec).find("h2o") &&
+                         std::string(spec) != "full")
+        << spec;
+    Scheduler scheduler(engine);
+    std::vector<std::vector<int32_t>> prompts;
+    for (uint64_t i = 0; i < 3; ++i) {
+      prompts.push_back(prompt_of(170, 20 + 9 * static_cast<int>(i), i));
+      scheduler.submit({.prompt = prompts.back(),
+                        .max_tokens = 20,
+                        .spec = spec,
+                        .opening = 170,
+                        .sampling = sampling});
+    }
+    bool shared = false;
+    while (scheduler.step()) shared |= engine.pool().shared_pages() > 0;
+    std::vector<Answer> answers = scheduler.take_answers();
+    ASSERT_EQ(answers.size(), 3u);
+    std::ranges::sort(answers, {}, &Answer::id);
+    for (size_t i = 0; i < 3; ++i) {
+      const auto session = plain.open(spec, sampling);
+      const auto prompt = std::span(prompts[i]);
+      if (opens) {
+        plain.prefill(*session, prompt.first(170));
+        plain.prefill(*session, prompt.subspan(170));
+      } else {
+        plain.prefill(*session, prompt);
+      }
+      std::vector<int32_t> tokens;
+      plain.generate(*session, 20, [&](int32_t token) {
+        tokens.push_back(token);
+        return true;
+      });
+      EXPECT_EQ(answers[i].tokens, tokens) << spec << " " << i;
+      if (opens) {
+        EXPECT_EQ(answers[i].reused_tokens, i == 0 ? 0 : 170) << spec;
+      }
+    }
+    EXPECT_EQ(engine.prefixes()->stats().openings, opens ? 2 : 0) << spec;
+    EXPECT_TRUE(shared || !opens) << spec;
+    engine.prefixes()->release(engine.pool().limit_bytes());
+    EXPECT_EQ(engine.pool().used_bytes(), 0u) << spec;
+  }
+}
+
+TEST(PrefixCache, AnOpeningIsFollowedBySomething) {
+  Engine engine(loaded_tiny_model("llama"), reusing());
+  Scheduler scheduler(engine);
+  EXPECT_THROW(scheduler.submit({.prompt = prompt_of(10, 0, 1), .opening = 10}), Error);
+  EXPECT_THROW(scheduler.submit({.prompt = prompt_of(10, 0, 1), .opening = -1}), Error);
+}
+
 }  // namespace
 }  // namespace pith::test

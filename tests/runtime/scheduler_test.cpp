@@ -22,7 +22,12 @@ std::vector<int32_t> prompt_of(int tokens, uint64_t seed) {
 std::vector<int32_t> alone(const Request& request) {
   Engine engine(loaded_tiny_model("llama"), tiny_options(1, 64));
   const auto session = engine.open(request.spec, request.sampling);
-  engine.prefill(*session, request.prompt);
+  std::span<const int32_t> turn = request.prompt;
+  if (request.opening > 0 && prefix_use(*session->policy, engine.model().config().shape).opens) {
+    engine.prefill(*session, turn.first(static_cast<size_t>(request.opening)));
+    turn = turn.subspan(static_cast<size_t>(request.opening));
+  }
+  engine.prefill(*session, turn);
   std::vector<int32_t> tokens;
   engine.generate(*session, request.max_tokens, [&](int32_t token) {
     tokens.push_back(token);
@@ -209,6 +214,8 @@ TEST(Scheduler, KeepsThirtyTwoSessionsUnderAQuarterOfTheirMemory) {
                     .exact = random.below(3) == 0};
     if (random.below(2) == 0)
       request.prompt.insert(request.prompt.begin(), common.begin(), common.end());
+    if (request.prompt.size() > common.size() && random.below(2) == 0)
+      request.opening = static_cast<int>(common.size());
     request.sampling.seed = random.next() & 0xffff;
     Engine engine(loaded_tiny_model("llama"), tiny_options(1, 64));
     const auto session = engine.open(request.spec, request.sampling);
