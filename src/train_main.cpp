@@ -10,8 +10,14 @@
 #include "apps/progress_bar.h"
 #include "apps/stop.h"
 #include "base/error.h"
+#include "base/output_file.h"
+#include "gguf/gguf.h"
+#include "model/model.h"
+#include "runtime/engine.h"
 #include "train/checkpoint.h"
 #include "train/examples.h"
+#include "train/materials.h"
+#include "train/model_card.h"
 #include "train/pretrain.h"
 #include "train/train_config.h"
 
@@ -29,6 +35,9 @@ constexpr const char* kHelp =
     "\n"
     "  pith-train export CHECKPOINT OUT [--type f32|f16|bf16|q8_0]\n"
     "      Writes the model of a checkpoint without the state of its training.\n"
+    "\n"
+    "  pith-train card CONFIG MODEL OUT [--folder FOLDER] [--samples N] [--threads N]\n"
+    "      Measures a model with the engine and writes its card.\n"
     "\n"
     "  pith-train sample CONFIG TASK [--folder FOLDER] [--length N] [--number N]\n"
     "      Shows a sample of a task, what is asked between [[ and ]].\n"
@@ -101,6 +110,34 @@ int run_export(const std::vector<std::string>& words) {
   return 0;
 }
 
+int run_card(const std::vector<std::string>& words) {
+  std::string path, model, out, folder;
+  ExaminationOptions examination;
+  EngineOptions options;
+  Arguments arguments;
+  arguments.operand("CONFIG", path, "what was trained").required();
+  arguments.operand("MODEL", model, "the model's GGUF file").required();
+  arguments.operand("OUT", out, "the card to write").required();
+  arguments.option("--folder", folder, "FOLDER", "where the run lies");
+  arguments.option("--samples", examination.samples, "N", "for each length and depth").at_least(1);
+  arguments.option("--threads", options.threads, "N", "threads; 0: one per core").at_least(0);
+  parse_arguments(arguments, words);
+  const TrainConfig config = read_train_config(path);
+  if (folder.empty()) folder = std::filesystem::path(path).replace_extension().string();
+  OutputFile::check(out);
+  ProgressBar bar;
+  const Materials materials = prepare_materials(config, folder, bar);
+  const auto file = GgufFile::open(model);
+  Engine engine(Model::load(file), options);
+  const std::string card =
+      model_card(config, *file, examine(engine, *materials.held_out, examination, bar));
+  bar.erase();
+  OutputFile written(out);
+  written.write(card.data(), card.size());
+  written.commit();
+  return 0;
+}
+
 int run_sample(const std::vector<std::string>& words) {
   std::string path, task, folder;
   int length = 512;
@@ -134,6 +171,7 @@ int dispatch(std::vector<std::string> words) {
       return 0;
     }
   if (command == "pretrain") return run_pretrain(words);
+  if (command == "card") return run_card(words);
   if (command == "sample") return run_sample(words);
   if (command == "export") return run_export(words);
   throw Error(Errc::bad_option, "no command '" + command + "'; 'pith-train --help' lists them");

@@ -27,7 +27,7 @@ MAY_KNOW = {  # room: the rooms it may include; transitive, so only the highest 
 SUBFOLDERS = {"backend": ["cuda"]}  # no other room has any
 PROGRAMS = {  # what the programs of src/ may include
     "main.cpp": ["apps"],
-    "train_main.cpp": ["apps", "base", "train"],
+    "train_main.cpp": ["apps", "base", "gguf", "model", "runtime", "train"],
     "train_vocabulary_main.cpp": ["base", "train"],
 }
 BENCH = ["runtime", "methods", "convert"]  # the library, not the commands

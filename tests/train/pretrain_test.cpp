@@ -17,7 +17,9 @@
 #include "runtime/engine.h"
 #include "support/small_texts.h"
 #include "train/checkpoint.h"
+#include "train/examination.h"
 #include "train/materials.h"
+#include "train/model_card.h"
 #include "train/tasks.h"
 
 namespace pith {
@@ -197,6 +199,57 @@ TEST_F(TrainerRun, SamplesHoldTheirAnswersAndAreTheTokensOfTheirText) {
       EXPECT_GT(answers, 0) << task.name;
     }
   }
+}
+
+TEST_F(TrainerRun, LookupsSayTheirAnswerAtTheirDepth) {
+  const Materials m = prepare_materials(config(), path("run"), Monitor::silent());
+  for (const Lookup lookup : {Lookup::passkey, Lookup::needle, Lookup::eight_needles}) {
+    for (const double depth : {0.0, 0.5, 1.0}) {
+      Random random(3, 9);
+      const LookupPrompt prompt =
+          make_lookup(lookup, *m.tokenizer, *m.held_out, random, 2000, depth);
+      EXPECT_EQ(prompt.tokens.size(), 2000u);
+      const std::string answer = m.tokenizer->decode(prompt.answer);
+      std::string text = m.tokenizer->decode(prompt.tokens);
+      const size_t question = text.find("\nWhat is the");
+      ASSERT_NE(question, std::string::npos);
+      const size_t at = text.find(answer + ".");
+      ASSERT_NE(at, std::string::npos) << answer;
+      EXPECT_NEAR(static_cast<double>(at) / static_cast<double>(question), depth, 0.2);
+      EXPECT_EQ(text.find(answer, question), std::string::npos);
+    }
+  }
+  Random random(3, 9);
+  EXPECT_TRUE(
+      make_lookup(Lookup::eight_needles, *m.tokenizer, *m.held_out, random, 200, 0).tokens.empty());
+}
+
+TEST_F(TrainerRun, ItsCardHasWhatTheEngineMeasured) {
+  run("run", 20);
+  const std::string model = path("model.gguf");
+  export_checkpoint(path("run/checkpoint.gguf"), model, DType::q8_0);
+  const Materials m = prepare_materials(config(), path("run"), Monitor::silent());
+  const auto file = GgufFile::open(model);
+  EngineOptions engine_options;
+  engine_options.threads = 1;
+  Engine engine(Model::load(file), engine_options);
+  ExaminationOptions options;
+  options.samples = 1;
+  options.depths = 2;
+  options.text_windows = 2;
+  const Examination result = examine(engine, *m.held_out, options, Monitor::silent());
+  EXPECT_EQ(result.context, 256);
+  EXPECT_GT(result.text_tokens, 400);
+  EXPECT_GT(result.bits_per_byte, 0.5);
+  EXPECT_LT(result.bits_per_byte, 8);
+  EXPECT_LT(result.second_copy, result.first_copy) << "it copies from the beginning";
+  ASSERT_FALSE(result.lookups.empty());
+  EXPECT_EQ(result.lookups[0].right.size(), 2u);
+  const std::string card = model_card(config(), *file, result);
+  EXPECT_THAT(card, HasSubstr("# small"));
+  EXPECT_THAT(card, HasSubstr("Held out, and used for the figures above: apart."));
+  EXPECT_THAT(card, HasSubstr("| passkey | `full` | 224 |"));
+  EXPECT_THAT(card, HasSubstr("`streaming_llm:sink=4,recent=128`"));
 }
 
 TEST_F(TrainerRun, TextHeldOutIsNeverLearnt) {
