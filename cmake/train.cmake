@@ -21,7 +21,7 @@ if(NOT Torch_FOUND OR NOT SENTENCEPIECE_FOUND)
 endif()
 set(PITH_HAS_TRAIN ON)
 
-pith_room(train ROOMS runtime convert LIBRARIES ${CMAKE_DL_LIBS}
+pith_room(train ROOMS calibrate convert LIBRARIES ${CMAKE_DL_LIBS}
           HEADERS nlohmann_json::nlohmann_json)
 get_target_property(sources pith_train SOURCES)
 list(FILTER sources EXCLUDE REGEX "/subwords\\.cpp$")
@@ -34,7 +34,7 @@ if(TORCH_CXX_FLAGS)
   target_compile_options(pith_train PRIVATE ${torch_flags})
 endif()
 # These only call libtorch, whose headers take long enough without optimisation.
-foreach(source attention learner network)
+foreach(source attention learner network spans)
   set_source_files_properties(src/train/${source}.cpp PROPERTIES COMPILE_OPTIONS -O1)
 endforeach()
 

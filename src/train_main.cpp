@@ -11,6 +11,7 @@
 #include "apps/stop.h"
 #include "base/error.h"
 #include "base/output_file.h"
+#include "calibrate/spans.h"
 #include "gguf/gguf.h"
 #include "model/model.h"
 #include "runtime/engine.h"
@@ -19,6 +20,7 @@
 #include "train/materials.h"
 #include "train/model_card.h"
 #include "train/pretrain.h"
+#include "train/span_samples.h"
 #include "train/train_config.h"
 
 namespace {
@@ -35,6 +37,11 @@ constexpr const char* kHelp =
     "\n"
     "  pith-train export CHECKPOINT OUT [--type f32|f16|bf16|q8_0]\n"
     "      Writes the model of a checkpoint without the state of its training.\n"
+    "\n"
+    "  pith-train spans MODEL OUT --texts FOLDER [--steps N] [--length N] [--sink N]\n"
+    "                   [--recent N] [--seed N] [--threads N]\n"
+    "      Trains DuoAttention's gates for a llama-architecture model and adds them to the\n"
+    "      calibration file OUT, which '--kv spans:calibration=OUT' reads.\n"
     "\n"
     "  pith-train card CONFIG MODEL OUT [--folder FOLDER] [--samples N] [--threads N]\n"
     "      Measures a model with the engine and writes its card.\n"
@@ -138,6 +145,53 @@ int run_card(const std::vector<std::string>& words) {
   return 0;
 }
 
+int run_spans(const std::vector<std::string>& words) {
+  std::string path, out;
+  std::vector<std::string> folders;
+  int length = 2048;
+  uint64_t seed = 1;
+  SpanOptions options;
+  options.threads = 2;
+  Arguments arguments;
+  arguments.operand("MODEL", path, "the model's GGUF file").required();
+  arguments.operand("OUT", out, "the calibration file").required();
+  arguments.option("--texts", folders, "FOLDER", "where .txt files lie").required();
+  arguments.option("--steps", options.steps, "N", "steps").at_least(1);
+  arguments.option("--length", length, "N", "tokens of the longest sample").at_least(256);
+  arguments.option("--sink", options.sink, "N", "first rows that every head sees").at_least(0);
+  arguments.option("--recent", options.recent, "N", "newest rows that it sees").at_least(1);
+  arguments.option("--seed", seed, "N", "of the samples");
+  arguments.option("--threads", options.threads, "N", "threads of the CPU").at_least(1);
+  parse_arguments(arguments, words);
+  OutputFile::check(out);
+  ProgressBar bar;
+  const auto file = GgufFile::open(path);
+  const auto model = Model::load(file);
+  NetworkShape shape = read_shape(*file);
+  shape.context = std::min(shape.context, length);
+  const std::vector<float> parameters = read_parameters(*file, shape);
+  const auto tokenizer = Tokenizer::load(*file);
+  const std::vector<TextFile> texts = read_texts(folders);
+  std::vector<const TextFile*> all;
+  for (const TextFile& text : texts) all.push_back(&text);
+  const Corpus corpus(all, *tokenizer, bar);
+  const std::vector<float> gates = train_spans(
+      shape, parameters, options,
+      [&](int step) {
+        return make_span_sample({*tokenizer, corpus}, seed, step, shape.context);
+      },
+      bar);
+  add_calibration(out, model->config().digest,
+                  {.kind = "spans", .made_by = "pith-train spans", .text_digest = {}, .seed = seed},
+                  span_tensors(gates, model->config().shape));
+  bar.erase();
+  for (int l = 0; l < shape.layers; ++l)
+    for (int h = 0; h < shape.heads; ++h)
+      fmt::print("layer {:>2}  head {:>2}  {:.3f}\n", l, h,
+                 gates[static_cast<size_t>(l * shape.heads + h)]);
+  return 0;
+}
+
 int run_sample(const std::vector<std::string>& words) {
   std::string path, task, folder;
   int length = 512;
@@ -172,6 +226,7 @@ int dispatch(std::vector<std::string> words) {
     }
   if (command == "pretrain") return run_pretrain(words);
   if (command == "card") return run_card(words);
+  if (command == "spans") return run_spans(words);
   if (command == "sample") return run_sample(words);
   if (command == "export") return run_export(words);
   throw Error(Errc::bad_option, "no command '" + command + "'; 'pith-train --help' lists them");

@@ -21,13 +21,13 @@ MAY_KNOW = {  # room: the rooms it may include; transitive, so only the highest 
     "runtime": ["policy", "model", "text"],
     "calibrate": ["runtime"],
     "convert": ["gguf"],
-    "train": ["runtime", "convert"],
+    "train": ["calibrate", "convert"],
     "apps": ["methods", "calibrate", "convert"],
 }
 SUBFOLDERS = {"backend": ["cuda"]}  # no other room has any
 PROGRAMS = {  # what the programs of src/ may include
     "main.cpp": ["apps"],
-    "train_main.cpp": ["apps", "base", "gguf", "model", "runtime", "train"],
+    "train_main.cpp": ["apps", "base", "calibrate", "gguf", "model", "runtime", "train"],
     "train_vocabulary_main.cpp": ["base", "train"],
 }
 BENCH = ["runtime", "methods", "convert"]  # the library, not the commands

@@ -74,7 +74,9 @@ std::vector<TextFile> read_texts(std::span<const std::string> folders) {
 
 Corpus::Corpus(std::span<const TextFile* const> files, const Tokenizer& tokenizer,
                Monitor& monitor) {
-  PITH_CHECK(tokenizer.size() <= 65536, "tokens of a trained vocabulary fit 16 bits");
+  if (tokenizer.size() > 65536)
+    throw Error(Errc::unsupported, "the trainer takes vocabularies of up to 65536 tokens, not of " +
+                                       std::to_string(tokenizer.size()));
   for (size_t i = 0; i < files.size(); ++i) {
     monitor.check();
     monitor.progress("tokens", static_cast<int64_t>(i), static_cast<int64_t>(files.size()));
@@ -82,6 +84,7 @@ Corpus::Corpus(std::span<const TextFile* const> files, const Tokenizer& tokenize
       tokens_.push_back(static_cast<uint16_t>(token));
     ends_.push_back(tokens_.size());
   }
+  if (tokens_.empty()) throw Error(Errc::bad_option, "the texts have no tokens to train on");
   monitor.progress("tokens", static_cast<int64_t>(files.size()),
                    static_cast<int64_t>(files.size()));
   for (int32_t token = 0; token < tokenizer.size(); ++token) {
@@ -99,7 +102,6 @@ bool Corpus::begins_sentence(size_t at) const {
 }
 
 std::span<const uint16_t> Corpus::passage(Random& random, int count) const {
-  PITH_CHECK(!tokens_.empty(), "a corpus has text");
   size_t at = random.below(tokens_.size());
   auto document = std::ranges::upper_bound(ends_, at);
   const size_t begin = document == ends_.begin() ? 0 : *std::prev(document);

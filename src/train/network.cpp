@@ -74,22 +74,44 @@ torch::Tensor Network::embed(const torch::Tensor& tokens) const {
   return torch::embedding(embedding_, tokens);
 }
 
-torch::Tensor Network::layer(int l, const torch::Tensor& hidden) const {
-  const Layer& w = layers_[static_cast<size_t>(l)];
+Network::Heads Network::project(const Layer& w, const torch::Tensor& hidden) const {
   const int64_t rows = hidden.size(0), length = hidden.size(1), dim = shape_.dim;
   const int64_t queries = shape_.query_heads, heads = shape_.heads;
   const torch::Tensor qkv =
       linear(norm(hidden, w.attn_norm), w.qkv).view({rows, length, queries + 2 * heads, dim});
   // Queries and keys turn together.
   const torch::Tensor turned = rotate(qkv.narrow(2, 0, queries + heads)).transpose(1, 2);
-  const torch::Tensor v = qkv.narrow(2, queries + heads, heads).transpose(1, 2);
-  torch::Tensor attended =
-      causal_attention(turned.narrow(1, 0, queries), turned.narrow(1, queries, heads), v);
-  const torch::Tensor x = hidden + linear(attended, w.attn_output);
+  return {turned.narrow(1, 0, queries), turned.narrow(1, queries, heads),
+          qkv.narrow(2, queries + heads, heads).transpose(1, 2)};
+}
 
+torch::Tensor Network::finish(const Layer& w, const torch::Tensor& hidden,
+                              const torch::Tensor& attended) const {
+  const torch::Tensor x = hidden + linear(attended, w.attn_output);
   const std::vector<torch::Tensor> parts =
       linear(norm(x, w.ffn_norm), w.gate_up).split(shape_.ffn_width, -1);
   return x + linear(torch::silu(parts[0]) * parts[1], w.down);
+}
+
+torch::Tensor Network::layer(int l, const torch::Tensor& hidden) const {
+  const Layer& w = layers_[static_cast<size_t>(l)];
+  const Heads heads = project(w, hidden);
+  return finish(w, hidden, causal_attention(heads.q, heads.k, heads.v));
+}
+
+torch::Tensor Network::gated_layer(int l, const torch::Tensor& hidden, const torch::Tensor& gates,
+                                   const Looking& less) const {
+  const Layer& w = layers_[static_cast<size_t>(l)];
+  const Heads heads = project(w, hidden);
+  const torch::Tensor full = causal_attention(heads.q, heads.k, heads.v);
+  const torch::Tensor near = causal_attention(heads.q, heads.k, heads.v, less);
+  const int64_t group = shape_.query_heads / shape_.heads;
+  const torch::Tensor share = gates.repeat_interleave(group * shape_.dim);
+  return finish(w, hidden, near + share * (full - near));
+}
+
+torch::Tensor Network::last_norm(const torch::Tensor& hidden) const {
+  return norm(hidden, output_norm_);
 }
 
 torch::Tensor Network::logits(const torch::Tensor& hidden) const {

@@ -12,11 +12,18 @@
 
 namespace pith {
 
+// Which rows a query sees: all before it, or with `recent`, the first `sink` and so many newest,
+// its own included. Attention works on `block` queries at a time.
+struct Looking {
+  int64_t sink = 0, recent = 0;
+  int64_t block = 128;
+};
+
 // Causal attention. q is [rows, query_heads, length, dim], k and v [rows, heads, length, dim],
 // after rotation; the result is [rows, length, query_heads * dim]. Works on `block` queries at a
 // time and keeps no probabilities for the backward pass.
 torch::Tensor causal_attention(const torch::Tensor& q, const torch::Tensor& k,
-                               const torch::Tensor& v, int64_t block = 128);
+                               const torch::Tensor& v, const Looking& looking = {});
 
 class Network {
  public:
@@ -27,6 +34,11 @@ class Network {
 
   torch::Tensor embed(const torch::Tensor& tokens) const;             // [rows, length] to hidden
   torch::Tensor layer(int layer, const torch::Tensor& hidden) const;  // [rows, length, width]
+  // DuoAttention's mixture (methods.md 8.2b): of head h, `gates`[h] of full attention and the rest
+  // of attention that looks less far.
+  torch::Tensor gated_layer(int layer, const torch::Tensor& hidden, const torch::Tensor& gates,
+                            const Looking& less) const;
+  torch::Tensor last_norm(const torch::Tensor& hidden) const;
   torch::Tensor logits(const torch::Tensor& hidden) const;  // [any, width] to [any, vocab]
   int layers() const { return static_cast<int>(layers_.size()); }
 
@@ -37,6 +49,12 @@ class Network {
   torch::Tensor linear(const torch::Tensor& x, const torch::Tensor& weight) const;
   torch::Tensor norm(const torch::Tensor& x, const torch::Tensor& gain) const;
   torch::Tensor rotate(const torch::Tensor& heads) const;
+  struct Heads {
+    torch::Tensor q, k, v;  // [rows, heads, length, dim]
+  };
+  Heads project(const Layer& layer, const torch::Tensor& hidden) const;
+  torch::Tensor finish(const Layer& layer, const torch::Tensor& hidden,
+                       const torch::Tensor& attended) const;
 
   NetworkShape shape_;
   torch::ScalarType precision_;

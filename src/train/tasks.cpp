@@ -39,16 +39,17 @@ const Task* find_task(std::string_view name) {
 
 Sample make_sample(const Task& task, const TaskSource& source, Random& random, int length) {
   TaskWriter writer(source, random);
-  const auto begin = static_cast<uint16_t>(source.tokenizer.begin_token());
-  writer.add(std::span(&begin, 1), TokenRole::context);
-  Sample made = task.make(source, random, length - 1);
-  if (static_cast<int>(made.tokens.size()) > length - 1) {
-    made.tokens.resize(static_cast<size_t>(length - 1));
-    made.roles.resize(static_cast<size_t>(length - 1));
+  if (source.tokenizer.begin_token() >= 0)
+    writer.add(Sample{{source.tokenizer.begin_token()}, {TokenRole::context}});
+  const int room = length - writer.size();
+  Sample made = task.make(source, random, room);
+  if (static_cast<int>(made.tokens.size()) > room) {
+    made.tokens.resize(static_cast<size_t>(room));
+    made.roles.resize(static_cast<size_t>(room));
   }
   writer.add(made);
   if (writer.size() < length) {
-    if (writer.size() > 1) writer.add("\n");
+    writer.add("\n");
     if (writer.size() < length) writer.add_text(length - writer.size());
   }
   return writer.take();

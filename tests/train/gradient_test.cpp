@@ -30,10 +30,15 @@ Tensor random_values(at::IntArrayRef sizes, int seed) {
 }
 
 // Attention written the long way: all scores, a mask, a softmax.
-Tensor plain_attention(const Tensor& q, const Tensor& k, const Tensor& v) {
+Tensor plain_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Looking& looking) {
   const int64_t length = q.size(2), group = q.size(1) / k.size(1);
   const Tensor keys = k.repeat_interleave(group, 1), values = v.repeat_interleave(group, 1);
-  const Tensor hidden = torch::ones({length, length}, torch::kBool).triu(1);
+  Tensor hidden = torch::zeros({length, length}, torch::kBool);
+  for (int64_t query = 0; query < length; ++query)
+    for (int64_t key = 0; key < length; ++key) {
+      const bool seen = looking.recent == 0 || key < looking.sink || key > query - looking.recent;
+      hidden[query][key] = key > query || !seen;
+    }
   const Tensor scores =
       torch::matmul(q, keys.transpose(2, 3)) / std::sqrt(static_cast<double>(q.size(3)));
   const Tensor out =
@@ -45,15 +50,18 @@ TEST(TrainerGradient, AttentionInBlocksIsAttentionOverAllRows) {
   const auto leaf = [](at::IntArrayRef sizes, int seed) {
     return random_values(sizes, seed).requires_grad_(true);
   };
-  // 21 rows are two blocks of 8 and a rest.
   const Tensor q = leaf({2, 4, 21, 8}, 1), k = leaf({2, 2, 21, 8}, 2), v = leaf({2, 2, 21, 8}, 3);
   const Tensor weight = random_values({2, 21, 32}, 4);
-  const Tensor blocks = causal_attention(q, k, v, 8), plain = plain_attention(q, k, v);
-  EXPECT_LT((blocks - plain).abs().max().item<double>(), 1e-12);
-  const auto of_blocks = torch::autograd::grad({(blocks * weight).sum()}, {q, k, v});
-  const auto of_plain = torch::autograd::grad({(plain * weight).sum()}, {q, k, v});
-  for (size_t i = 0; i < 3; ++i)
-    EXPECT_LT((of_blocks[i] - of_plain[i]).abs().max().item<double>(), 1e-12);
+  // 21 rows are two blocks of 8 and a rest.
+  for (const Looking& looking : {Looking{0, 0, 8}, Looking{2, 5, 8}, Looking{0, 1, 8}}) {
+    const Tensor blocks = causal_attention(q, k, v, looking);
+    const Tensor plain = plain_attention(q, k, v, looking);
+    EXPECT_LT((blocks - plain).abs().max().item<double>(), 1e-12);
+    const auto of_blocks = torch::autograd::grad({(blocks * weight).sum()}, {q, k, v});
+    const auto of_plain = torch::autograd::grad({(plain * weight).sum()}, {q, k, v});
+    for (size_t i = 0; i < 3; ++i)
+      EXPECT_LT((of_blocks[i] - of_plain[i]).abs().max().item<double>(), 1e-12);
+  }
 }
 
 double loss_of(const Network& network, const Tensor& tokens, const Tensor& targets, Tensor* keep) {
