@@ -151,7 +151,6 @@ int run_spans(const std::vector<std::string>& words) {
   int length = 2048;
   uint64_t seed = 1;
   SpanOptions options;
-  options.threads = 2;
   Arguments arguments;
   arguments.operand("MODEL", path, "the model's GGUF file").required();
   arguments.operand("OUT", out, "the calibration file").required();

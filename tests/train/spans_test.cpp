@@ -19,17 +19,16 @@ TEST(TrainerSpans, OnlyHeadsThatRetrieveKeepLookingFar) {
   shape.context = 512;
   const std::vector<float> parameters = read_parameters(*file, shape);
   SpanOptions options;
-  options.steps = 60;
+  options.steps = 40;
   options.sink = 4;
-  options.recent = 64;
-  options.rate = 0.05;
-  options.threads = 2;
+  options.recent = 32;
+  options.rate = 0.07;
   std::vector<SpanStep> steps;
   const std::vector<float> gates = train_spans(
       shape, parameters, options,
       [](int step) {
         constexpr int kNeedles = 8;
-        const RecallPrompt prompt = make_recall_prompt(300, kNeedles, static_cast<uint64_t>(step));
+        const RecallPrompt prompt = make_recall_prompt(200, kNeedles, static_cast<uint64_t>(step));
         SpanSample sample{prompt.tokens, {}};
         // The keys at the end are what answers follow.
         for (int i = 0; i < kNeedles; ++i)
@@ -37,7 +36,7 @@ TEST(TrainerSpans, OnlyHeadsThatRetrieveKeepLookingFar) {
         return sample;
       },
       Monitor::silent(), [&](const SpanStep& step) { steps.push_back(step); });
-  ASSERT_EQ(steps.size(), 60u);
+  ASSERT_EQ(steps.size(), 40u);
   EXPECT_LT(steps.back().mean_gate, 0.6);
   float least = 1, most = 0;
   const auto retrieving = recall_retrieval_heads();
