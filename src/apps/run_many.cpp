@@ -158,7 +158,7 @@ class Run {
     request.sampling.seed = item.seed = prompt.seed.value_or(options_.sampling.seed);
     request.exact = options_.exact;
     item.prompt_tokens = request.prompt.size();
-    const std::vector<int32_t> tokens = request.prompt;
+    std::vector<int32_t> tokens = request.prompt;
     const auto context = static_cast<size_t>(context_limit(*engine_, options_.engine));
     if (tokens.size() > context) {
       item.answer.ending = Ending::refused;
