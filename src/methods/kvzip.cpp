@@ -107,7 +107,8 @@ class BestOfAll final : public Budget {
         if (shape.window(l) > 0) continue;
         table.at(l, h) = board.protected_rows();
         const std::span<const float> contested = board.contested(l, h);
-        lists[static_cast<size_t>(l * table.heads + h)] = contested;
+        lists[static_cast<size_t>(l) * static_cast<size_t>(table.heads) + static_cast<size_t>(h)] =
+            contested;
         wanted += std::min<int64_t>(even - board.protected_rows(),
                                     static_cast<int64_t>(contested.size()));
       }
