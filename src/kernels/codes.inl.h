@@ -45,6 +45,8 @@ struct Kind {
   static constexpr bool kSigned = kSignedBytes && Format::kBits == 8;
   static_assert(!kSigned || (Format::kOffset == 128 && !kSixteens));
   static constexpr int kSteps = code_steps(Format::kBits);
+  // Steps whose sum is taken before it is widened or scaled.
+  static constexpr int kSpan = kSigned ? 8 : kSixteens && kSteps > 4 ? 4 : kSteps;
   static constexpr int kCodeBytes = 8 * kLaneBytes;
   // scale, min | scale, first, second, offsets or mins, min
   static constexpr int kWords = (kSixteens ? 4 : 1) + (kMin ? 1 : 0);
@@ -180,7 +182,7 @@ __attribute__((noinline)) void unpack_codes(const CodedJob& job, int64_t row, in
 template <class Format, int R, int V, class Code, class Side>
 inline void block_sums(const std::byte* x, Code code, Side side, IVec (&total)[R][V]) {
   using K = Kind<Format>;
-  constexpr int kSpan = K::kSigned ? 8 : K::kSixteens && K::kSteps > 4 ? 4 : K::kSteps;
+  constexpr int kSpan = K::kSpan;
   using Sum = SumOf<K::kSigned>;
 #pragma GCC unroll 8
   for (int run = 0; run < 8 / kSpan; ++run) {
@@ -388,7 +390,7 @@ template <class Format, int R>
 inline void row_sums(const std::byte* x, const Codes (&codes)[8], const float* side,
                      IVec (&total)[R][1]) {
   using K = Kind<Format>;
-  constexpr int kSpan = K::kSigned ? 8 : K::kSixteens && K::kSteps > 4 ? 4 : K::kSteps;
+  constexpr int kSpan = K::kSpan;
   using Sum = SumOf<K::kSigned>;
 #pragma GCC unroll 8
   for (int run = 0; run < 8 / kSpan; ++run) {
