@@ -13,6 +13,7 @@
 #include "convert/synthesize.h"
 #include "policy/registry.h"
 #include "runtime/engine.h"
+#include "runtime/likelihood.h"
 
 namespace pith {
 namespace {
@@ -29,10 +30,6 @@ struct Outcome {
   size_t cache_bytes = 0, peak_bytes = 0, peak_resident = 0;
   double ttft_seconds = 0, tokens_per_second = 0;
 };
-
-int32_t most_likely(const std::vector<float>& logits) {
-  return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
-}
 
 Outcome ask(Engine& engine, const std::string& spec, const RecallPrompt& prompt, int generate,
             Monitor& monitor) {

@@ -1,4 +1,4 @@
-// What logits say about a text and about each other.
+// What the logits of a session say about a text, and about those of the full cache.
 #pragma once
 
 #include <cstdint>
@@ -6,13 +6,6 @@
 #include <vector>
 
 namespace pith {
-
-// -log p(token), natural.
-double negative_log_likelihood(std::span<const float> logits, int32_t token);
-// Sum over p of p * log(p / q), natural, of the distributions that the logits stand for.
-double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);
-// The most likely token; ties go to the lower id.
-int32_t most_likely(std::span<const float> logits);
 
 // Scores of one session over many tokens.
 struct Fidelity {

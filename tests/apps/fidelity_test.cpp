@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <vector>
 
+#include "runtime/likelihood.h"
+
 namespace pith {
 namespace {
 
