@@ -93,6 +93,17 @@ class Folder {
     return m.maps + (head * maps_.dim + row % maps_.dim) * maps_.dim;
   }
 
+  // Numbers of all heads to their coordinates, one for each of `m`'s rows.
+  void turn(const MixedRows& m, const float* from, float* to) const {
+    for (int64_t row = 0; row < m.rows; ++row) {
+      const float* u = direction(m, row);
+      const float* head = from + row - row % maps_.dim;
+      double sum = 0;
+      for (int d = 0; d < maps_.dim; ++d) sum += double{u[d]} * double{head[d]};
+      to[row] = static_cast<float>(sum);
+    }
+  }
+
   void mix_rows(const GgufTensor& t, const std::vector<MixedRows>& mixed, int64_t row,
                 float* to) const {
     for (const MixedRows& m : mixed) {
@@ -115,28 +126,14 @@ class Folder {
     std::vector<float> old(static_cast<size_t>(t.dims[0]));
     decode(t, 0, old.data());
     std::ranges::copy(old, to);
-    for (const MixedRows& m : mixed)
-      for (int64_t row = 0; row < m.rows; ++row) {
-        const float* u = direction(m, row);
-        const float* from = old.data() + m.first + row - row % maps_.dim;
-        double sum = 0;
-        for (int d = 0; d < maps_.dim; ++d) sum += double{u[d]} * double{from[d]};
-        to[m.first + row] = static_cast<float>(sum);
-      }
+    for (const MixedRows& m : mixed) turn(m, old.data() + m.first, to + m.first);
   }
 
   // Every query head's columns of the output projection.
   void turn_columns(const GgufTensor& t, const float* maps, int64_t row, float* to) const {
     std::vector<float> old(static_cast<size_t>(t.dims[0]));
     decode(t, row, old.data());
-    const MixedRows all{0, rows_of(maps_.query_heads), maps_.query_heads, maps};
-    for (int64_t i = 0; i < all.rows; ++i) {
-      const float* u = direction(all, i);
-      const float* from = old.data() + i - i % maps_.dim;
-      double sum = 0;
-      for (int d = 0; d < maps_.dim; ++d) sum += double{u[d]} * double{from[d]};
-      to[i] = static_cast<float>(sum);
-    }
+    turn({0, rows_of(maps_.query_heads), maps_.query_heads, maps}, old.data(), to);
   }
 
   std::string path_;

@@ -71,19 +71,18 @@ void DroppedTokens::take(std::span<const int32_t> positions, Mat hidden) {
     ++kept;
   }
   PITH_CHECK(wanted.empty(), "a token that is taken was here");
-  positions_.truncate(kept);
-  scales_.truncate(kept);
-  halves_.truncate(kept * width);
-  positions_.fit();
-  scales_.fit();
-  halves_.fit();
+  shorten(kept);
 }
 
 void DroppedTokens::rewind() {
   PITH_CHECK(marked_ <= positions_.size(), "no token leaves while a prompt runs");
-  positions_.truncate(marked_);
-  scales_.truncate(marked_);
-  halves_.truncate(marked_ * static_cast<size_t>(width_));
+  shorten(marked_);
+}
+
+void DroppedTokens::shorten(size_t tokens) {
+  positions_.truncate(tokens);
+  scales_.truncate(tokens);
+  halves_.truncate(tokens * static_cast<size_t>(width_));
   positions_.fit();
   scales_.fit();
   halves_.fit();

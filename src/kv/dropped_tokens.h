@@ -42,6 +42,7 @@ class DroppedTokens {
 
  private:
   DroppedTokens() = default;
+  void shorten(size_t tokens);  // only the first of them stay
   int width_ = 0;
   size_t marked_ = 0;
   CountedArray<int32_t> positions_;
