@@ -6,6 +6,7 @@
 
 #include "kernels/pages_bits.inl.h"
 #include "kernels/pages_int8.inl.h"
+#include "kernels/pages_outliers.inl.h"
 #include "kernels/pages_rows.inl.h"
 #include "kernels/table.h"
 #include "kernels/vec_math.inl.h"
@@ -265,19 +266,30 @@ constexpr PageKernels kPlainPage = {
     page_bytes<Rows>, page_encode<Rows>, page_decode<Rows>,    nullptr,
     nullptr,          page_score<Rows>,  page_accumulate<Rows>};
 
+template <class... Format>
+struct FormatList {};
+
 // In the order of Quant.
-constexpr PageKernels kPages[kQuantCount] = {
-    // clang-format off
-    kPlainPage<RowsF32>, kPlainPage<RowsF16>, kPlainPage<RowsBf16>, kInt8Keys, kInt8Values,
-    kChannelKeys<2>, kChannelKeys<3>, kChannelKeys<4>, kChannelKeys<6>, kChannelKeys<8>,
-    kRowKeys<2>, kRowKeys<3>, kRowKeys<4>, kRowKeys<6>, kRowKeys<8>,
-    kGroupedValues<2, 32>, kGroupedValues<2, 64>, kGroupedValues<2, 128>,
-    kGroupedValues<3, 32>, kGroupedValues<3, 64>, kGroupedValues<3, 128>,
-    kGroupedValues<4, 32>, kGroupedValues<4, 64>, kGroupedValues<4, 128>,
-    kGroupedValues<6, 32>, kGroupedValues<6, 64>, kGroupedValues<6, 128>,
-    kGroupedValues<8, 32>, kGroupedValues<8, 64>, kGroupedValues<8, 128>,
-    kPlainPage<RowsFp8<3>>, kPlainPage<RowsFp8<2>>};
-// clang-format on
+using CodedFormats =
+    FormatList<Int8Keys, Int8Values, ChannelKeys<2>, ChannelKeys<3>, ChannelKeys<4>, ChannelKeys<6>,
+               ChannelKeys<8>, RowKeys<2>, RowKeys<3>, RowKeys<4>, RowKeys<6>, RowKeys<8>,
+               ValuesOf<2, 32>, ValuesOf<2, 64>, ValuesOf<2, 128>, ValuesOf<3, 32>, ValuesOf<3, 64>,
+               ValuesOf<3, 128>, ValuesOf<4, 32>, ValuesOf<4, 64>, ValuesOf<4, 128>,
+               ValuesOf<6, 32>, ValuesOf<6, 64>, ValuesOf<6, 128>, ValuesOf<8, 32>, ValuesOf<8, 64>,
+               ValuesOf<8, 128>>;
+
+struct PageTable {
+  PageKernels page[kQuantCount];
+};
+
+template <class... Format>
+constexpr PageTable page_table(FormatList<Format...>) {
+  static_assert(sizeof...(Format) == kCodedFormats);
+  return {{kPlainPage<RowsF32>, kPlainPage<RowsF16>, kPlainPage<RowsBf16>, Format::kTable...,
+           kPlainPage<RowsFp8<3>>, kPlainPage<RowsFp8<2>>, WithOutliers<Format>::table()...}};
+}
+
+constexpr PageTable kPages = page_table(CodedFormats());
 
 }  // namespace PITH_TARGET
 }  // namespace

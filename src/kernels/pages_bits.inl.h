@@ -192,6 +192,8 @@ template <int Bits, int Heads, int Vecs>
 template <int Bits>
 struct ChannelKeys {
   using Run = CodeRun<Bits>;
+  static constexpr bool kKeys = true, kPrepares = false;
+  static constexpr Shares kShares = {.columns = true, .width = 0, .middle = true};
   static constexpr int64_t kWordBytes = kBitsRows * 4;  // a word of every row
   static constexpr int64_t kUnitBytes = Run::kWords * kWordBytes;
   static constexpr int kVecs = kBitsRows / Vec::lanes;
@@ -226,6 +228,11 @@ struct ChannelKeys {
 
   static void encode(const float* x, int64_t stride, int rows, int dim, std::byte* page,
                      int /*first_row*/) {
+    encode_cut(x, stride, rows, dim, page, {});
+  }
+
+  static void encode_cut(const float* x, int64_t stride, int rows, int dim, std::byte* page,
+                         const Cut& cut) {
     __builtin_memset(page, 0, bytes(rows, dim));
     alignas(64) float least[32 + Vec::lanes], inverse[32 + Vec::lanes];
     alignas(64) int32_t codes[32 + Vec::lanes];
@@ -234,6 +241,7 @@ struct ChannelKeys {
       const int columns = int8_lesser(Run::kCodes, dim - first);
       reach(x + first, stride, rows, columns, least, inverse);
       for (int i = 0; i < columns; ++i) {
+        if (cut.on) cut.reach(x + first + i, stride, rows, least[i], inverse[i]);
         std::byte* const step_at = page + int64_t{2} * (first + i);
         const Span<Bits> span(least[i], inverse[i], step_at, step_at + 2 * bits_padded(dim));
         least[i] = span.least;
@@ -253,6 +261,18 @@ struct ChannelKeys {
         }
       }
     }
+  }
+
+  // One number of a page.
+  static float number_at(const std::byte* page, int row, int column, int dim) {
+    const std::byte* at = page + header_bytes(dim) + row / kBitsRows * tile_bytes(dim) +
+                          int64_t{4} * (row % kBitsRows) + column / Run::kCodes * kUnitBytes;
+    uint32_t words[Run::kWords];
+    for (int w = 0; w < Run::kWords; ++w)
+      __builtin_memcpy(words + w, at + w * kWordBytes, sizeof *words);
+    const std::byte* step = page + int64_t{2} * column;
+    return load_half(step + 2 * bits_padded(dim)) +
+           load_half(step) * static_cast<float>(Run::get(words, column % Run::kCodes));
   }
 
   static void decode(const std::byte* page, int first_row, int rows, int dim, float* x) {
@@ -360,6 +380,8 @@ struct ChannelKeys {
       score_heads<decltype(count)::value>(page, rows, dim, from, to, out_stride);
     });
   }
+
+  static constexpr PageKernels kTable = {bytes, encode, decode, nullptr, nullptr, score, nullptr};
 };
 
 // ---- values
@@ -393,25 +415,26 @@ struct GroupedValues {
     return static_cast<size_t>((rows + kRows - 1) / kRows * Shape(dim, group).tile_bytes);
   }
 
-  static void encode(const float* x, int64_t stride, int rows, int dim, int group,
-                     std::byte* page) {
+  static void encode(const float* x, int64_t stride, int rows, int dim, int group, std::byte* page,
+                     const Cut& cut) {
     const Shape shape(dim, group);
     __builtin_memset(page, 0, bytes(rows, dim, group));
     for (int row = 0; row < rows; row += Run::kCodes) {
       const int now = int8_lesser(Run::kCodes, rows - row);
       for (int first = 0; first < dim; first += group)
         encode_run(x + row * stride, stride, now, first, int8_lesser(group, dim - first), shape,
-                   page, row);
+                   page, row, cut);
     }
   }
 
   // Columns [first, first + columns), one group, of up to kCodes rows from `row` on.
   static void encode_run(const float* x, int64_t stride, int rows, int first, int columns,
-                         const Shape& shape, std::byte* page, int row) {
+                         const Shape& shape, std::byte* page, int row, const Cut& cut) {
     float least[Run::kCodes] = {}, inverse[Run::kCodes] = {};
     for (int r = 0; r < rows; ++r) {
       float low, high;
       reach_of(x + r * stride + first, columns, low, high);
+      if (cut.on) cut.reach(x + r * stride + first, 1, columns, low, high);
       std::byte* const step = page + shape.step(row + r, first / shape.group);
       const Span<Bits> span(low, high, step, step + kRows * 2);
       least[r] = span.least;
@@ -441,18 +464,20 @@ struct GroupedValues {
     __builtin_memcpy(to, lanes, sizeof lanes);
   }
 
+  static float number_at(const std::byte* page, int row, int column, const Shape& shape) {
+    uint32_t words[Run::kWords];
+    for (int w = 0; w < Run::kWords; ++w)
+      __builtin_memcpy(words + w, page + shape.words(row, column) + w * shape.columns * 4,
+                       sizeof *words);
+    const std::byte* const step = page + shape.step(row, column / shape.group);
+    return load_half(step + kRows * 2) +
+           load_half(step) * static_cast<float>(Run::get(words, row % Run::kCodes));
+  }
+
   static void decode(const std::byte* page, int first_row, int rows, int dim, int group, float* x) {
     const Shape shape(dim, group);
     for (int r = first_row; r < first_row + rows; ++r)
-      for (int d = 0; d < dim; ++d) {
-        uint32_t words[Run::kWords];
-        for (int w = 0; w < Run::kWords; ++w)
-          __builtin_memcpy(words + w, page + shape.words(r, d) + w * shape.columns * 4,
-                           sizeof *words);
-        const std::byte* const step = page + shape.step(r, d / group);
-        *x++ = load_half(step + kRows * 2) +
-               load_half(step) * static_cast<float>(Run::get(words, r % Run::kCodes));
-      }
+      for (int d = 0; d < dim; ++d) *x++ = number_at(page, r, d, shape);
   }
 
   // Weights of up to kBitsSum rows for one head and group, the steps of the rows folded in.
@@ -548,21 +573,21 @@ struct GroupedValues {
   }
 };
 
-template <int Bits>
-constexpr PageKernels kChannelKeys = {ChannelKeys<Bits>::bytes,
-                                      ChannelKeys<Bits>::encode,
-                                      ChannelKeys<Bits>::decode,
-                                      nullptr,
-                                      nullptr,
-                                      ChannelKeys<Bits>::score,
-                                      nullptr};
-
 template <int Bits, int Group>
 struct ValuesOf {
+  static constexpr bool kKeys = false, kPrepares = false;
+  static constexpr Shares kShares = {.columns = false, .width = Group, .middle = true};
   static size_t bytes(int rows, int dim) { return GroupedValues<Bits>::bytes(rows, dim, Group); }
   static void encode(const float* x, int64_t stride, int rows, int dim, std::byte* page,
                      int /*first_row*/) {
-    GroupedValues<Bits>::encode(x, stride, rows, dim, Group, page);
+    GroupedValues<Bits>::encode(x, stride, rows, dim, Group, page, {});
+  }
+  static void encode_cut(const float* x, int64_t stride, int rows, int dim, std::byte* page,
+                         const Cut& cut) {
+    GroupedValues<Bits>::encode(x, stride, rows, dim, Group, page, cut);
+  }
+  static float number_at(const std::byte* page, int row, int column, int dim) {
+    return GroupedValues<Bits>::number_at(page, row, column, {dim, Group});
   }
   static void decode(const std::byte* page, int first_row, int rows, int dim, float* x) {
     GroupedValues<Bits>::decode(page, first_row, rows, dim, Group, x);
@@ -571,16 +596,9 @@ struct ValuesOf {
                          int heads, float* acc) {
     GroupedValues<Bits>::accumulate(page, rows, dim, Group, p, p_stride, heads, acc);
   }
+  static constexpr PageKernels kTable = {bytes,   encode,  decode,    nullptr,
+                                         nullptr, nullptr, accumulate};
 };
-
-template <int Bits, int Group>
-constexpr PageKernels kGroupedValues = {ValuesOf<Bits, Group>::bytes,
-                                        ValuesOf<Bits, Group>::encode,
-                                        ValuesOf<Bits, Group>::decode,
-                                        nullptr,
-                                        nullptr,
-                                        nullptr,
-                                        ValuesOf<Bits, Group>::accumulate};
 
 }  // namespace PITH_TARGET
 }  // namespace

@@ -18,6 +18,7 @@
 // the least: whatever comes in, finite numbers come out. Tests hold sums to the bounds that follow.
 #pragma once
 
+#include "kernels/cut.inl.h"
 #include "kernels/table.h"
 #include PITH_VEC
 
@@ -54,8 +55,8 @@ inline float largest_size(const float* x, int n) {
 }
 
 // The scale of n numbers, as bf16, and its reciprocal; both zero if they count as zeros.
-inline uint16_t int8_scale(const float* x, int n, float& inverse) {
-  float most = largest_size(x, n);
+inline uint16_t int8_scale(const float* x, int n, const Cut& cut, float& inverse) {
+  float most = cut.on ? cut.size(x, n) : largest_size(x, n);
   if (!(most < 0x1p127f)) most = 0x1p127f;
   inverse = 0;
   if (most < 0x1p-119f) return 0;
@@ -110,7 +111,7 @@ inline size_t int8_key_bytes(int rows, int dim) {
 }
 
 inline void int8_key_encode(const float* x, int64_t stride, int rows, int dim, std::byte* page,
-                            int first_row) {
+                            int first_row, const Cut& cut) {
   const int64_t tile_bytes = int8_key_tile_bytes(dim);
   for (int r = 0; r < rows; ++r, x += stride) {
     const int row = (first_row + r) % kInt8Rows;
@@ -119,7 +120,7 @@ inline void int8_key_encode(const float* x, int64_t stride, int rows, int dim, s
     for (int d = 0; d < dim; d += kInt8Columns) {
       const int columns = int8_lesser(kInt8Columns, dim - d);
       float inverse;
-      const uint16_t scale = int8_scale(x + d, columns, inverse);
+      const uint16_t scale = int8_scale(x + d, columns, cut, inverse);
       __builtin_memcpy(at + row * 2, &scale, sizeof scale);
       std::byte* codes = at + kInt8Scales + row * 2;
       int8_codes(x + d, columns, inverse,
@@ -127,6 +128,15 @@ inline void int8_key_encode(const float* x, int64_t stride, int rows, int dim, s
       at += int8_part_bytes(columns);
     }
   }
+}
+
+// One number of a page.
+inline float int8_key_at(const std::byte* page, int row, int column, int dim) {
+  const std::byte* const part = page + row / kInt8Rows * int8_key_tile_bytes(dim) +
+                                column / kInt8Columns * int8_part_bytes(kInt8Columns);
+  const int r = row % kInt8Rows, c = column % kInt8Columns;
+  const std::byte code = part[kInt8Scales + c / 2 * kInt8Rows * 2 + r * 2 + c % 2];
+  return bf16_at(part + r * 2) * static_cast<float>(static_cast<int8_t>(code));
 }
 
 inline void int8_key_decode(const std::byte* page, int first_row, int rows, int dim, float* x) {
@@ -279,18 +289,26 @@ inline size_t int8_value_bytes(int rows, int dim) {
 }
 
 inline void int8_value_encode(const float* x, int64_t stride, int rows, int dim, std::byte* page,
-                              int first_row) {
+                              int first_row, const Cut& cut) {
   const int64_t tile_bytes = int8_value_tile_bytes(dim), pair_bytes = 2 * int8_padded(dim);
   for (int r = 0; r < rows; ++r, x += stride) {
     const int row = (first_row + r) % kInt8Rows;
     std::byte* tile = page + (first_row + r) / kInt8Rows * tile_bytes;
     if (row == 0) __builtin_memset(tile, 0, static_cast<size_t>(tile_bytes));
     float inverse;
-    const uint16_t scale = int8_scale(x, dim, inverse);
+    const uint16_t scale = int8_scale(x, dim, cut, inverse);
     __builtin_memcpy(tile + row * 2, &scale, sizeof scale);
     std::byte* codes = tile + kInt8Scales + row / 2 * pair_bytes + row % 2;
     int8_codes(x, dim, inverse, [&](int d, std::byte code) { codes[int64_t{2} * d] = code; });
   }
+}
+
+inline float int8_value_at(const std::byte* page, int row, int column, int dim) {
+  const std::byte* const tile = page + row / kInt8Rows * int8_value_tile_bytes(dim);
+  const int r = row % kInt8Rows;
+  const std::byte code =
+      tile[kInt8Scales + r / 2 * 2 * int8_padded(dim) + r % 2 + int64_t{2} * column];
+  return bf16_at(tile + r * 2) * static_cast<float>(static_cast<int8_t>(code));
 }
 
 inline void int8_value_decode(const std::byte* page, int first_row, int rows, int dim, float* x) {
@@ -405,12 +423,41 @@ inline void int8_accumulate(const std::byte* page, int rows, int dim, const floa
   });
 }
 
-constexpr PageKernels kInt8Keys = {
-    int8_key_bytes, int8_key_encode, int8_key_decode, int8_queries_floats,
-    int8_prepare,   int8_score,      nullptr};
-constexpr PageKernels kInt8Values = {int8_value_bytes, int8_value_encode, int8_value_decode,
-                                     nullptr,          nullptr,           nullptr,
-                                     int8_accumulate};
+// The formats as they are in the table, and as formats with outliers see them: how numbers share a
+// scale (Shares in cut.inl.h), and one number.
+struct Int8Keys {
+  static constexpr bool kKeys = true, kPrepares = true;
+  static constexpr Shares kShares = {.columns = false, .width = kInt8Columns, .middle = false};
+  static constexpr auto bytes = int8_key_bytes;
+  static constexpr auto number_at = int8_key_at;
+  static void encode(const float* x, int64_t stride, int rows, int dim, std::byte* page,
+                     int first_row) {
+    int8_key_encode(x, stride, rows, dim, page, first_row, {});
+  }
+  static void encode_cut(const float* x, int64_t stride, int rows, int dim, std::byte* page,
+                         const Cut& cut) {
+    int8_key_encode(x, stride, rows, dim, page, 0, cut);
+  }
+  static constexpr PageKernels kTable = {
+      bytes, encode, int8_key_decode, int8_queries_floats, int8_prepare, int8_score, nullptr};
+};
+
+struct Int8Values {
+  static constexpr bool kKeys = false, kPrepares = false;
+  static constexpr Shares kShares = {.columns = false, .width = 0, .middle = false};
+  static constexpr auto bytes = int8_value_bytes;
+  static constexpr auto number_at = int8_value_at;
+  static void encode(const float* x, int64_t stride, int rows, int dim, std::byte* page,
+                     int first_row) {
+    int8_value_encode(x, stride, rows, dim, page, first_row, {});
+  }
+  static void encode_cut(const float* x, int64_t stride, int rows, int dim, std::byte* page,
+                         const Cut& cut) {
+    int8_value_encode(x, stride, rows, dim, page, 0, cut);
+  }
+  static constexpr PageKernels kTable = {bytes,   encode,  int8_value_decode, nullptr,
+                                         nullptr, nullptr, int8_accumulate};
+};
 
 }  // namespace PITH_TARGET
 }  // namespace

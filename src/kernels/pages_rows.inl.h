@@ -16,6 +16,8 @@ template <int Bits>
 struct RowKeys {
   using Run = CodeRun<Bits>;
   static constexpr int kColumns = 32;  // that share a step
+  static constexpr bool kKeys = true, kPrepares = true;
+  static constexpr Shares kShares = {.columns = false, .width = kColumns, .middle = true};
   static constexpr int kUnits = kColumns / Run::kCodes;
   static constexpr int64_t kWordBytes = kBitsRows * 4;
   static constexpr int64_t kUnitBytes = Run::kWords * kWordBytes;
@@ -34,6 +36,11 @@ struct RowKeys {
 
   static void encode(const float* x, int64_t stride, int rows, int dim, std::byte* page,
                      int /*first_row*/) {
+    encode_cut(x, stride, rows, dim, page, {});
+  }
+
+  static void encode_cut(const float* x, int64_t stride, int rows, int dim, std::byte* page,
+                         const Cut& cut) {
     __builtin_memset(page, 0, bytes(rows, dim));
     alignas(64) int32_t codes[kColumns];
     for (int r = 0; r < rows; ++r, x += stride)
@@ -43,6 +50,7 @@ struct RowKeys {
         const int row = r % kBitsRows;
         float low, high;
         reach_of(x + g * kColumns, columns, low, high);
+        if (cut.on) cut.reach(x + g * kColumns, 1, columns, low, high);
         const Span<Bits> span(low, high, at + 2 * row, at + 2 * kBitsRows + 2 * row);
         for (int i = 0; i < columns; i += Vec::lanes)
           store(codes + i, bits_codes<Bits>(bits_given(x + g * kColumns + i, columns - i),
@@ -58,20 +66,22 @@ struct RowKeys {
       }
   }
 
+  // One number of a page.
+  static float number_at(const std::byte* page, int r, int d, int dim) {
+    const int row = r % kBitsRows, column = d % kColumns;
+    const std::byte* const at = page + r / kBitsRows * tile_bytes(dim) + group_at(d / kColumns);
+    uint32_t words[Run::kWords];
+    for (int w = 0; w < Run::kWords; ++w)
+      __builtin_memcpy(
+          words + w, at + kSpanBytes + column / Run::kCodes * kUnitBytes + w * kWordBytes + 4 * row,
+          sizeof *words);
+    return load_half(at + 2 * kBitsRows + 2 * row) +
+           load_half(at + 2 * row) * static_cast<float>(Run::get(words, column % Run::kCodes));
+  }
+
   static void decode(const std::byte* page, int first_row, int rows, int dim, float* x) {
     for (int r = first_row; r < first_row + rows; ++r)
-      for (int d = 0; d < dim; ++d) {
-        const int row = r % kBitsRows, column = d % kColumns;
-        const std::byte* const at = page + r / kBitsRows * tile_bytes(dim) + group_at(d / kColumns);
-        uint32_t words[Run::kWords];
-        for (int w = 0; w < Run::kWords; ++w)
-          __builtin_memcpy(
-              words + w,
-              at + kSpanBytes + column / Run::kCodes * kUnitBytes + w * kWordBytes + 4 * row,
-              sizeof *words);
-        *x++ = load_half(at + 2 * kBitsRows + 2 * row) +
-               load_half(at + 2 * row) * static_cast<float>(Run::get(words, column % Run::kCodes));
-      }
+      for (int d = 0; d < dim; ++d) *x++ = number_at(page, r, d, dim);
   }
 
   // A prepared query: what one of its units is worth, its numbers in units, in pairs, and the sum
@@ -159,16 +169,10 @@ struct RowKeys {
       score_heads<decltype(count)::value>(page, rows, dim, from, to, out_stride);
     });
   }
-};
 
-template <int Bits>
-constexpr PageKernels kRowKeys = {RowKeys<Bits>::bytes,
-                                  RowKeys<Bits>::encode,
-                                  RowKeys<Bits>::decode,
-                                  RowKeys<Bits>::query_floats,
-                                  RowKeys<Bits>::prepare,
-                                  RowKeys<Bits>::score,
-                                  nullptr};
+  static constexpr PageKernels kTable = {bytes,   encode, decode, query_floats,
+                                         prepare, score,  nullptr};
+};
 
 }  // namespace PITH_TARGET
 }  // namespace

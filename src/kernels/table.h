@@ -25,6 +25,9 @@ namespace pith {
 //   qB_channels          keys: codes of B bits from a least number up, per column of the page
 //   qB_rows              keys: the same, per row and 32 columns
 //   qB_groupsG           values: the same, per row and G columns
+// Every format of codes, q8_keys to q8_groups128, is there once more with_outliers: a hundredth of
+// the numbers of a page, those farthest out among the ones they share a step with, lie beside the
+// codes.
 enum class Quant : uint8_t {
   f32,
   f16,
@@ -59,9 +62,21 @@ enum class Quant : uint8_t {
   fp8_e4m3,
   fp8_e5m2,
 };
-inline constexpr int kQuantCount = 32;
+inline constexpr int kCodedFormats = 27, kFirstOutlierFormat = 32;
+inline constexpr int kQuantCount = kFirstOutlierFormat + kCodedFormats;
 constexpr bool is_plain(Quant quant) {
   return quant <= Quant::bf16;
+}
+// Of codes that share a step, without outliers.
+constexpr bool is_coded(Quant quant) {
+  return quant >= Quant::q8_keys && quant <= Quant::q8_groups128;
+}
+constexpr Quant with_outliers(Quant coded) {
+  return static_cast<Quant>(static_cast<int>(coded) - static_cast<int>(Quant::q8_keys) +
+                            kFirstOutlierFormat);
+}
+constexpr bool has_outliers(Quant quant) {
+  return static_cast<int>(quant) >= kFirstOutlierFormat;
 }
 
 // One page format. A page is coded as a whole, so scales may be shared along either axis.
@@ -69,7 +84,7 @@ constexpr bool is_plain(Quant quant) {
 struct PageKernels {
   size_t (*bytes)(int rows, int dim);
   // Rows [first_row, first_row + rows) of a page; a page of q8_keys or q8_values is filled from row
-  // 0 on, in order, one of the formats behind them in one call.
+  // 0 on, in order, one of the formats of codes behind them in one call.
   void (*encode)(const float* x, int64_t stride, int rows, int dim, std::byte* page, int first_row);
   void (*decode)(const std::byte* page, int first_row, int rows, int dim, float* x);
   // Formats that meet queries as integers: `prepare` brings q, packed [heads, dim], into the form

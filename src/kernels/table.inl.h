@@ -36,7 +36,7 @@ constexpr KernelTable PITH_TABLE = [] {
   t.tile_scratch = PITH_TARGET::tile_scratch;
   t.attend_tile = PITH_TARGET::attend_tile;
   t.tile_mass = PITH_TARGET::tile_mass;
-  for (int i = 0; i < kQuantCount; ++i) t.page[i] = PITH_TARGET::kPages[i];
+  for (int i = 0; i < kQuantCount; ++i) t.page[i] = PITH_TARGET::kPages.page[i];
   return t;
 }();
 

@@ -35,7 +35,12 @@ TEST(Dispatch, EveryFunctionOfEveryTableIsFilled) {
         << t.name;
     for (int i = 0; i < kQuantCount; ++i) {
       const PageKernels& page = t.page[i];
-      const auto quant = static_cast<Quant>(i);
+      const auto index = static_cast<Quant>(i);
+      const bool listed = has_outliers(index);
+      const auto quant =
+          listed ? static_cast<Quant>(i - kFirstOutlierFormat + static_cast<int>(Quant::q8_keys))
+                 : index;
+      EXPECT_EQ(listed, is_coded(quant) && with_outliers(quant) == index);
       EXPECT_TRUE(page.bytes && page.encode && page.decode) << t.name << " " << i;
       const bool keys =
           quant == Quant::q8_keys || (quant >= Quant::q2_channels && quant <= Quant::q8_rows);
