@@ -26,20 +26,29 @@ CacheBytes HeadCache::bytes() const {
   return bytes;
 }
 
-// What taking `added` rows may need: open pages, a copy of a shared last page, lanes.
+// What taking `added` rows adds for good: open pages, a copy of a shared last page, lanes. While a
+// page grows, it needs more: seal_passing has it.
 size_t HeadCache::write_bytes(int added, bool with_pseudo) const {
   const auto pages_for = [&](int n) {
     return static_cast<size_t>((n + page_rows_ - 1) / page_rows_);
   };
   const auto row_count = static_cast<size_t>(rows()) + static_cast<size_t>(added);
-  const size_t pages = pages_for(rows() + added), new_pages = pages - pages_for(rows());
-  size_t bytes = new_pages * 2 * PagePool::page_cost(open_bytes());
+  const size_t pages = pages_for(rows() + added);
+  // Rows that the last page has room for go there, the others to new pages.
+  const int at = rows() % page_rows_, here = at > 0 ? std::min(page_rows_ - at, added) : 0;
+  const int behind = added - here, last = behind % page_rows_;
+  size_t bytes = 2 * static_cast<size_t>(behind / page_rows_) * PagePool::page_cost(open_bytes());
+  if (last > 0) bytes += 2 * PagePool::page_cost(open_bytes(last));
   for (const Side* side : {&k_, &v_}) {
-    if (added > 0 && rows() % page_rows_ != 0 && side->pages.back()->owners > 1)
-      bytes += PagePool::page_cost(open_bytes());
     bytes += side->pages.growth(pages) + side->data.growth(pages);
+    if (here == 0) continue;
+    const Page& page = *side->pages.back();
+    const size_t before = PagePool::page_cost(page.bytes),
+                 after = PagePool::page_cost(std::max<size_t>(page.bytes, open_bytes(at + here)));
+    bytes += page.owners > 1 ? after : after - before;
   }
-  bytes += positions_.growth(row_count) + scores_.growth(row_count);
+  bytes +=
+      positions_.growth(row_count) + scores_.growth(row_count - static_cast<size_t>(unscored_));
   if (summary_) bytes += chosen_.positions.growth(row_count) + chosen_.rows.growth(row_count);
   if (with_pseudo) bytes += pseudo_bytes();
   return bytes;
@@ -83,8 +92,10 @@ size_t HeadCache::seal_bytes(int added, const PageSummary* summary) const {
   return bytes;
 }
 
+// And an open page that grows, beside what it grows to.
 size_t HeadCache::seal_passing() const {
-  return coded_cost(k_) + coded_cost(v_);
+  const size_t coded = coded_cost(k_) + coded_cost(v_);
+  return coded > 0 ? coded + PagePool::page_cost(open_bytes()) : 0;
 }
 
 // Of the largest page of codes that the side may have; 0 if none is coded.

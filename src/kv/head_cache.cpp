@@ -46,7 +46,6 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
   };
   const auto set_up = [&](Side& side, MemoryClass what, const Basis* basis) {
     PITH_CHECK(basis == nullptr || basis->dim == dim_, "a basis fits its head");
-    PITH_CHECK(basis == nullptr || spec.tiers.empty(), "rows in tiers have no basis");
     side.what = what;
     side.basis = basis;
     side.dim = basis ? basis->rank : dim_;
@@ -68,6 +67,8 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
   const BasisTable* bases = spec.basis.get();
   set_up(k_, MemoryClass::pages_k, bases ? basis_of(bases->k, index) : nullptr);
   set_up(v_, MemoryClass::pages_v, bases ? basis_of(bases->v, index) : nullptr);
+  constexpr int kGrowth = 8;
+  open_step_ = coded_cost(k_) + coded_cost(v_) > 0 ? std::min(kGrowth, page_rows_) : page_rows_;
 }
 
 HeadCache::HeadCache(const HeadCache& other) : HeadCache() {
@@ -76,6 +77,7 @@ HeadCache::HeadCache(const HeadCache& other) : HeadCache() {
   open_ = other.open_;
   dim_ = other.dim_;
   page_rows_ = other.page_rows_;
+  open_step_ = other.open_step_;
   k_ = forked(other.k_);
   v_ = forked(other.v_);
   sealed_ = other.sealed_;
@@ -83,6 +85,7 @@ HeadCache::HeadCache(const HeadCache& other) : HeadCache() {
   tiers_ = other.tiers_.clone();
   positions_ = other.positions_.clone();
   scores_ = other.scores_.clone();
+  unscored_ = other.unscored_;
   summary_ = other.summary_;
   summary_floats_ = other.summary_floats_;
   summaries_ = other.summaries_.clone();
@@ -128,8 +131,20 @@ HeadCache::~HeadCache() {
     pool_->refund((pseudo_.size() + pseudo_before_.size()) * pseudo_cost(), MemoryClass::pseudo);
 }
 
-size_t HeadCache::open_bytes() const {
-  return open_->bytes(page_rows_, dim_);
+size_t HeadCache::open_bytes(int rows) const {
+  const int room = (rows + open_step_ - 1) / open_step_ * open_step_;
+  return open_->bytes(std::min(room, page_rows_), dim_);
+}
+
+size_t HeadCache::scored(int row) const {
+  PITH_CHECK(row >= unscored_, "a row whose score is asked for has one");
+  return static_cast<size_t>(row - unscored_);
+}
+
+void HeadCache::forget_scores() {
+  if (spec_->keeps_scores) return;
+  unscored_ = rows();
+  scores_.clear();
 }
 
 size_t HeadCache::pseudo_cost() const {
@@ -175,8 +190,11 @@ void HeadCache::append(std::span<const float> k, std::span<const float> v, int32
   constexpr int32_t kOnlyRow[] = {0};
   fill(k_, ConstMat::packed(k.data(), {1, dim_}), kOnlyRow);
   fill(v_, ConstMat::packed(v.data(), {1, dim_}), kOnlyRow);
+  if (scores_.size() == 0 && !spec_->keeps_scores)
+    ++unscored_;
+  else
+    scores_.push_back(0);
   positions_.push_back(position);
-  scores_.push_back(0);
   hold_chosen();
 }
 
@@ -188,7 +206,7 @@ void HeadCache::hold(int added) {
     side->data.hold(pages);
   }
   positions_.hold(all);
-  scores_.hold(all);
+  scores_.hold(all - static_cast<size_t>(unscored_));
   if (summary_ == nullptr) return;
   chosen_.positions.hold(all);
   chosen_.rows.hold(all);
@@ -210,15 +228,16 @@ void HeadCache::fill(Side& side, ConstMat x, std::span<const int32_t> keep) {
   side.data.hold(pages);
   for (size_t i = 0; i < keep.size();) {
     const int at = row % page_rows_;
+    const size_t room = std::min(static_cast<size_t>(page_rows_ - at), keep.size() - i);
+    const size_t bytes = open_bytes(at + static_cast<int>(room));
     Page* page = nullptr;
     if (at == 0) {
-      page = pool_->acquire(open_bytes(), side.what);
+      page = pool_->acquire(bytes, side.what);
       side.pages.push_back(page);
       side.data.push_back(page->data);
     } else {
-      page = writable(side, row / page_rows_);
+      page = writable(side, row / page_rows_, bytes);
     }
-    const size_t room = std::min(static_cast<size_t>(page_rows_ - at), keep.size() - i);
     size_t run = 1;
     while (run < room && keep[i + run] == keep[i] + static_cast<int32_t>(run)) ++run;
     open_->encode(x.data + keep[i] * x.stride[0], x.stride[0], static_cast<int>(run), dim_,
@@ -233,14 +252,14 @@ void HeadCache::set_page(Side& side, int page, Page* with) {
   side.data[page] = with->data;
 }
 
-// The page, after a copy if forks share it.
-Page* HeadCache::writable(Side& side, int page) {
-  Page* shared = side.pages[page];
-  if (shared->owners == 1) return shared;
-  Page* own = pool_->acquire(shared->bytes, side.what);
-  std::memcpy(own->data, shared->data, shared->bytes);
+// The page, after a copy if forks share it or it has fewer bytes.
+Page* HeadCache::writable(Side& side, int page, size_t bytes) {
+  Page* before = side.pages[page];
+  if (before->owners == 1 && before->bytes >= bytes) return before;
+  Page* own = pool_->acquire(std::max<size_t>(bytes, before->bytes), side.what);
+  std::memcpy(own->data, before->data, before->bytes);
   set_page(side, page, own);
-  pool_->release(shared);
+  pool_->release(before);
   return own;
 }
 

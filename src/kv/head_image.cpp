@@ -32,7 +32,12 @@ HeadImage HeadCache::image() const {
 // Bytes of page p that rows fill.
 size_t HeadCache::page_bytes(const Side& side, int page, int rows, int sealed) const {
   if (page < sealed) return format(side, page).bytes;
-  return open_->bytes(std::min(page_rows_, rows - page * page_rows_), dim_);
+  return open_->bytes(open_rows(rows, static_cast<size_t>(page)), dim_);
+}
+
+// Of `rows` in all, those that lie in page p.
+int HeadCache::open_rows(int rows, size_t page) const {
+  return std::min(page_rows_, rows - static_cast<int>(page) * page_rows_);
 }
 
 std::string HeadCache::why_not(const HeadImage& image, const PageSummary* summary) const {
@@ -41,7 +46,8 @@ std::string HeadCache::why_not(const HeadImage& image, const PageSummary* summar
   const int count = static_cast<int>(rows);
   const size_t pages =
       (rows + static_cast<size_t>(page_rows_) - 1) / static_cast<size_t>(page_rows_);
-  if (image.scores.size() != rows) return "has not one score per row";
+  if (image.scores.size() > rows || (spec_->keeps_scores && image.scores.size() < rows))
+    return "has not one score per row";
   if (image.sealed_pages < 0 || image.sealed_pages > count / page_rows_)
     return "has more sealed pages than rows";
   const size_t floats = summary ? static_cast<size_t>(summary->floats(dim_)) : 0;
@@ -90,8 +96,9 @@ size_t HeadCache::restore_bytes(const HeadImage& image) const {
   if (tiered()) bytes += 2 * CountedArray<uint8_t>().growth(pages);
   for (const auto* side : {&image.k, &image.v})
     for (size_t p = 0; p < pages; ++p)
-      bytes += PagePool::page_cost(static_cast<int>(p) < image.sealed_pages ? (*side)[p].size()
-                                                                            : open_bytes());
+      bytes += PagePool::page_cost(static_cast<int>(p) < image.sealed_pages
+                                       ? (*side)[p].size()
+                                       : open_bytes(open_rows(static_cast<int>(rows), p)));
   return bytes;
 }
 
@@ -103,7 +110,8 @@ void HeadCache::restore(const HeadImage& image, const PageSummary* summary) {
     side->data.hold(pages->size());
     for (size_t p = 0; p < pages->size(); ++p) {
       const bool sealed = static_cast<int>(p) < image.sealed_pages;
-      Page* page = pool_->acquire(sealed ? (*pages)[p].size() : open_bytes(), side->what);
+      const int open = open_rows(static_cast<int>(image.positions.size()), p);
+      Page* page = pool_->acquire(sealed ? (*pages)[p].size() : open_bytes(open), side->what);
       side->pages.push_back(page);
       side->data.push_back(page->data);
       std::memcpy(page->data, (*pages)[p].data(), (*pages)[p].size());
@@ -115,6 +123,7 @@ void HeadCache::restore(const HeadImage& image, const PageSummary* summary) {
   }
   positions_.append(image.positions);
   scores_.append(image.scores);
+  unscored_ = static_cast<int>(image.positions.size() - image.scores.size());
   sealed_ = image.sealed_pages;
   summary_ = summary;
   summary_floats_ = summary ? summary->floats(dim_) : 0;

@@ -103,14 +103,16 @@ int HeadCache::keep_rows(std::span<const int32_t> keep) {
     }
   const int recoded_k = compact(k_, keep, from, sealed_after);
   const int recoded_v = compact(v_, keep, from, sealed_after);
-  for (size_t i = unchanged; i < keep.size(); ++i) {
+  const auto unscored = static_cast<size_t>(kept_below(unscored_));
+  for (size_t i = unchanged; i < keep.size(); ++i)
     positions_[i] = positions_[static_cast<size_t>(keep[i])];
-    scores_[i] = scores_[static_cast<size_t>(keep[i])];
-  }
+  for (size_t i = std::max(unchanged, unscored); i < keep.size(); ++i)
+    scores_[i - unscored] = scores_[scored(keep[i])];
+  unscored_ = static_cast<int>(unscored);
   marked_rows_ = kept_below(marked_rows_);
   sealed_ = sealed_after;
   positions_.truncate(keep.size());
-  scores_.truncate(keep.size());
+  scores_.truncate(keep.size() - unscored);
   summaries_.truncate(static_cast<size_t>(sealed_) * summary_floats_);
   positions_.fit();
   scores_.fit();
@@ -159,7 +161,7 @@ int HeadCache::compact(Side& side, std::span<const int32_t> keep, int from, int 
     if (!all.moves)
       recoded += static_cast<int>(std::ranges::lower_bound(rows, sealed_rows()) - rows.begin());
     retire(end == keep.size() ? pages_before : keep[end] / page_rows_);
-    const size_t bytes = coded ? all.bytes : open_bytes();
+    const size_t bytes = coded ? all.bytes : open_bytes(static_cast<int>(rows.size()));
     Page* page = spares.take(bytes, side.what);
     std::memcpy(page->data, gathered.data(), bytes);
     set_page(side, t, page);

@@ -56,6 +56,7 @@ void HeadCache::rewrite(const HeadPlan& plan, int first) {
 
 void HeadCache::arrange(std::span<const int32_t> order, std::span<const uint8_t> tiers) {
   PITH_CHECK(tiered() && tiers_.size() == static_cast<size_t>(sealed_), "a head has tiers");
+  PITH_CHECK(unscored_ <= sealed_rows(), "rows that are ranked have scores");
   const int first = sealed_rows();
   const auto count = static_cast<size_t>(rows() - first), page = static_cast<size_t>(page_rows_);
   PITH_CHECK(order.size() == count && tiers.size() <= count / page, "open rows are arranged");
@@ -88,7 +89,7 @@ void HeadCache::arrange(std::span<const int32_t> order, std::span<const uint8_t>
     for (size_t i = 0; i < count; ++i) lane[i] = before[static_cast<size_t>(order[i] - first)];
   };
   move_lane(positions_.span().subspan(static_cast<size_t>(first)));
-  move_lane(scores_.span().subspan(static_cast<size_t>(first)));
+  move_lane(scores_from(first));
   pool_->refund(passing, MemoryClass::prompt);
 }
 

@@ -31,6 +31,10 @@ void KvStore::seal(const PageSummary* summary) {
   for (HeadCache& head : heads_) head.seal(summary);
 }
 
+void KvStore::forget_scores() {
+  for (HeadCache& head : heads_) head.forget_scores();
+}
+
 void KvStore::mark() {
   for (HeadCache& head : heads_) head.mark();
   for (DroppedTokens& tokens : dropped_) tokens.mark();

@@ -68,8 +68,15 @@ class HeadCache {
   int rows() const { return static_cast<int>(positions_.size()); }
   int sealed_rows() const { return sealed_ * page_rows_; }  // the first of them
   std::span<const int32_t> positions() const { return positions_.span(); }
-  std::span<float> scores() { return scores_.span(); }  // moves with the rows
+  // A lane that moves with the rows: those from unscored_rows() on, which is 0 until scores are
+  // forgotten; and the same from row `first` on.
+  std::span<float> scores() { return scores_.span(); }
   std::span<const float> scores() const { return scores_.span(); }
+  std::span<float> scores_from(int first) { return scores_.span().subspan(scored(first)); }
+  std::span<const float> scores_from(int first) const {
+    return scores_.span().subspan(scored(first));
+  }
+  int unscored_rows() const { return unscored_; }
   std::span<const PseudoRow> pseudo() const { return pseudo_; }
   ConstMat summaries() const;  // [sealed pages, floats]; no rows without a reader
   ConstMat groups() const;     // [groups of sealed pages, floats], if the reader joins pages
@@ -107,6 +114,8 @@ class HeadCache {
   // Before sealing, where the spec has tiers: puts the open rows in the order that `order` names,
   // all of them once, so that the first of them fill pages of the given tiers (0: none).
   void arrange(std::span<const int32_t> order, std::span<const uint8_t> tiers);
+  // Behind a prompt, if the spec does not keep scores.
+  void forget_scores();
   // Codes every full page that is older than the tail. The summary is the same in every call and
   // outlives the head.
   void seal(const PageSummary* summary);
@@ -158,19 +167,24 @@ class HeadCache {
         .formats[static_cast<size_t>(page) < tiers_.size() ? tiers_[static_cast<size_t>(page)] : 0];
   }
   bool tiered() const { return formats_.size() > 1; }
+  size_t scored(int row) const;  // its place among the scores
   // Whether the page lies as it was written.
   bool plain_page(const Side& side, int page) const {
     return page >= sealed_ || format(side, page).moves;
   }
   size_t coded_cost(const Side& side) const;
   int tier_of(size_t k_bytes, size_t v_bytes) const;
-  size_t open_bytes() const;
+  // Of an open page: full ones, and such as have room for so many rows. Where pages are coded, an
+  // open one grows with its rows, as it is large beside them.
+  size_t open_bytes() const { return open_bytes(page_rows_); }
+  size_t open_bytes(int rows) const;
   size_t page_bytes(const Side& side, int page, int rows, int sealed) const;
+  int open_rows(int rows, size_t page) const;
   size_t pseudo_cost() const;
 
   void fill(Side& side, ConstMat x, std::span<const int32_t> keep);
   static void set_page(Side& side, int page, Page* with);
-  Page* writable(Side& side, int page);
+  Page* writable(Side& side, int page, size_t bytes = 0);
   void set_pseudo(std::vector<PseudoRow> rows);
   void hold_chosen();
   void summarise(int page);
@@ -205,12 +219,14 @@ class HeadCache {
   PagePool* pool_ = nullptr;
   const PageKernels* open_ = nullptr;
   int dim_ = 0, page_rows_ = 1;
+  int open_step_ = 1;  // rows by which an open page grows
   Side k_, v_;
   int sealed_ = 0;                    // pages
   std::vector<PageFormats> formats_;  // as Side::formats
   CountedArray<uint8_t> tiers_;       // of pages from the first on, if there are tiers; else empty
   CountedArray<int32_t> positions_;
-  CountedArray<float> scores_;
+  CountedArray<float> scores_;  // of rows from unscored_ on
+  int unscored_ = 0;
 
   const PageSummary* summary_ = nullptr;
   int summary_floats_ = 0;
@@ -242,6 +258,7 @@ class KvStore {
   DroppedTokens& dropped(int layer) { return dropped_[static_cast<size_t>(layer)]; }
   const DroppedTokens& dropped(int layer) const { return dropped_[static_cast<size_t>(layer)]; }
   void seal(const PageSummary* summary);
+  void forget_scores();
   void mark();  // a prompt starts here
   // Drops the rows and pseudo rows written since. Older rows that a plan dropped do not return.
   void rewind();

@@ -75,20 +75,20 @@ void to_basis(const Basis& basis, const float* rows, int count, float* out) {
     }
     return;
   }
-  for (int r = 0; basis.leading() && r < count; ++r)
-    std::copy_n(rows + static_cast<size_t>(r) * basis.dim, basis.rank,
-                out + static_cast<size_t>(r) * basis.rank);
-  if (basis.leading()) return;
+  if (basis.leading()) {
+    for (int r = 0; r < count; ++r, rows += basis.dim, out += basis.rank)
+      std::copy_n(rows, basis.rank, out);
+    return;
+  }
   multiply(rows, count, basis.down.data(), basis.dim, basis.rank, out);
 }
 
 void from_basis(const Basis& basis, const float* rows, int count, float* out) {
-  for (int r = 0; basis.leading() && r < count; ++r) {
-    float* const to = out + static_cast<size_t>(r) * basis.dim;
-    std::copy_n(rows + static_cast<size_t>(r) * basis.rank, basis.rank, to);
-    std::fill(to + basis.rank, to + basis.dim, 0.0f);
+  if (basis.leading()) {
+    for (int r = 0; r < count; ++r, rows += basis.rank, out += basis.dim)
+      std::fill(std::copy_n(rows, basis.rank, out), out + basis.dim, 0.0f);
+    return;
   }
-  if (basis.leading()) return;
   multiply(rows, count, basis.up.data(), basis.rank, basis.dim, out);
 }
 

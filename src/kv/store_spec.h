@@ -59,10 +59,13 @@ struct StoreSpec {
   std::vector<PageFormats> layers = {};
   // Of the rows of a prompt, those with the lowest scores go to the last tier, whole pages of them,
   // the next to the one before; the others, and generated rows, are stored as k and v say. A layer
-  // with a sliding window has no tiers. Not with a basis, and not where rows leave or turn later.
+  // with a sliding window has no tiers. Not where rows leave or turn later.
   std::vector<StoreTier> tiers = {};
-  int page_rows = 32;   // also the group length of the channel formats
-  int tail_rows = 0;    // newest rows that stay plain (KIVI's residual window)
+  int page_rows = 32;  // also the group length of the channel formats
+  int tail_rows = 0;   // newest rows that stay plain (KIVI's residual window)
+  // Rows keep their scores behind the prompt that gave them. Where nobody looks at them again, 4
+  // bytes of a row are a tenth of what 2 bits take.
+  bool keeps_scores = true;
   int pseudo_rows = 0;  // most pseudo rows that one plan adds to a head; memory is asked for by it
   // Kept keys are turned to positions without gaps (HeadCache::repack), once per reduction.
   bool repack_positions = false;

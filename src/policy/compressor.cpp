@@ -74,8 +74,7 @@ class Compressor::Board final : public ScoreBoard {
     if (layer == layer_ && fresh_.data) return fresh_.row(head);
     return std::as_const(owner_.store_)
         .at(layer, head)
-        .scores()
-        .subspan(static_cast<size_t>(owner_.prompt_.earlier[index(layer, head)]));
+        .scores_from(owner_.prompt_.earlier[index(layer, head)]);
   }
 
   int most_rows(int layer, int head) const override {
@@ -282,10 +281,8 @@ int64_t Compressor::revise_earlier(int layer) {
   const auto held = [&] {
     double sum = 0;
     for (const HeadTask& task : tasks)
-      for (const float score : std::as_const(store_)
-                                   .at(task.layer, task.head)
-                                   .scores()
-                                   .subspan(static_cast<size_t>(task.first)))
+      for (const float score :
+           std::as_const(store_).at(task.layer, task.head).scores_from(task.first))
         sum += score;
     return sum;
   };
@@ -325,7 +322,7 @@ std::vector<std::span<const float>> Compressor::scores_of_layer(int layer, int h
     if (cache.rows() < skip ||
         !std::ranges::equal(cache.positions().subspan(static_cast<size_t>(skip)), own))
       return {};
-    scores.push_back(cache.scores().subspan(static_cast<size_t>(skip)));
+    scores.push_back(cache.scores_from(skip));
   }
   return scores;
 }
@@ -342,7 +339,7 @@ void Compressor::plan_head(HeadTask& task) const {
     HeadView view{.shape = store_.shape(),
                   .layer = task.layer,
                   .head = task.head,
-                  .scores = cache.scores().subspan(static_cast<size_t>(skip)),
+                  .scores = cache.scores_from(skip),
                   .positions = cache.positions().subspan(static_cast<size_t>(skip)),
                   .k = {},
                   .v = {},
@@ -416,6 +413,7 @@ void Compressor::end_prompt(PromptObserver* observer) {
     repack(prompt_.stats.rows_recoded);
     sort_into_tiers();
     store_.seal(policy_.reader.get());
+    store_.forget_scores();
   }
   table_ = prompt_.table;
   tokens_ += prompt_.tokens;

@@ -75,8 +75,7 @@ void Compressor::probe_layer(const ProbeLayer& p) {
                        scores);
   make_comparable(scores);
   for (int h = 0; h < p.shape.heads; ++h) {
-    const std::span<float> lane =
-        store_.at(p.layer, h).scores().subspan(static_cast<size_t>(row_at(h, begin)));
+    const std::span<float> lane = store_.at(p.layer, h).scores_from(row_at(h, begin));
     for (int r = 0; r < scored; ++r) lane[r] = std::max(lane[r], scores.row(h)[r]);
   }
 }

@@ -64,10 +64,8 @@ void Compressor::sort_into_tiers() {
       const int first = cache.sealed_rows();
       const int older = prompt_.earlier[static_cast<size_t>(l) * shape.heads + h] - first;
       const TierOrder plan =
-          tier_order(first, older,
-                     std::as_const(cache).scores().subspan(static_cast<size_t>(first) +
-                                                           static_cast<size_t>(older)),
-                     protect_now(), policy_.store);
+          tier_order(first, older, std::as_const(cache).scores_from(first + older), protect_now(),
+                     policy_.store);
       cache.arrange(plan.order, plan.tiers);
     }
 }

@@ -28,10 +28,14 @@ class KeySums final : public PageSummary {
   }
 };
 
+constexpr float kForgotten = -7;  // a score that no row is given
+
 StoreSpec random_spec(Random& random) {
   const auto quant = [&] { return random.below(2) ? Quant::f16 : Quant::f32; };
   StoreSpec spec{.k = quant(), .v = quant(), .open = quant()};
-  spec.page_rows = static_cast<int>(1 + random.below(5));
+  // Longer ones have open pages that grow.
+  spec.page_rows = static_cast<int>(1 + random.below(5) + (random.below(3) ? 0 : 9));
+  spec.keeps_scores = random.below(3) > 0;
   spec.tail_rows = static_cast<int>(random.below(7));
   spec.pseudo_rows = 2;
   if (random.below(2)) {
@@ -180,7 +184,10 @@ class World {
         const int row = id();
         const std::vector<float> k = exact_row(row, kDim), v = exact_row(row + 500, kDim);
         life.store->at(i / kShape.heads, i % kShape.heads).append(k, v, life.next_position);
-        life.heads[i].rows.push_back({life.next_position, 0, k, v});
+        std::vector<ModelHead::Row>& rows = life.heads[i].rows;
+        const bool none = std::ranges::all_of(
+            rows, [](const ModelHead::Row& r) { return r.score == kForgotten; });
+        rows.push_back({life.next_position, none && !spec_.keeps_scores ? kForgotten : 0, k, v});
       }
       if (random_.below(4)) seal(life);
     });
@@ -242,8 +249,15 @@ class World {
   }
 
   void mark(Life& life) {
-    with_free(0, [&] { life.store->mark(); });
-    for (ModelHead& head : life.heads) head.mark();
+    with_free(0, [&] {
+      life.store->forget_scores();
+      life.store->mark();
+    });
+    for (ModelHead& head : life.heads) {
+      for (ModelHead::Row& row : head.rows)
+        if (!spec_.keeps_scores) row.score = kForgotten;
+      head.mark();
+    }
   }
 
   void rewind(Life& life) {
@@ -287,7 +301,10 @@ class World {
     for (int r = 0; r < cache.rows(); ++r) {
       RC_ASSERT(cache.positions()[r] == head.rows[r].position);
       RC_ASSERT(read.positions[r] == head.rows[r].position);
-      RC_ASSERT(cache.scores()[r] == head.rows[r].score);
+      if (r < cache.unscored_rows())
+        RC_ASSERT(head.rows[r].score == kForgotten);
+      else
+        RC_ASSERT(cache.scores_from(r)[0] == head.rows[r].score);
       RC_ASSERT(read.k[r] == head.rows[r].k);
       RC_ASSERT(read.v[r] == head.rows[r].v);
       RC_ASSERT(std::ranges::equal(k.row(r), head.rows[r].k));
