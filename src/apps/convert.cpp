@@ -49,7 +49,8 @@ std::string folded_calibration(const std::string& out) {
 }
 
 // Channels of values, and of keys that nothing turns, become the calibrated directions; the file
-// beside the model says so to `zack`, which then cuts rows short and maps nothing.
+// beside the model says so to `zack`, which then cuts rows short and maps nothing. Keys that rotary
+// positions turn are turned within the pairs of channels that these turn together, which commutes.
 void run_fold(const ConvertOptions& options, DType dtype) {
   const std::string beside = folded_calibration(options.out);
   refuse_same_file(options.fold, beside);
@@ -66,9 +67,13 @@ void run_fold(const ConvertOptions& options, DType dtype) {
   const auto file = Calibration::load(options.fold, config.digest);
   HeadBases bases = read_bases(*file, shape);
   const std::vector<int> ranks = read_ranks(*file, shape);
-  bool plain_keys = true;
-  for (size_t l = 0; l < config.ropes.size(); ++l)
-    plain_keys &= config.ropes[l].inv_freq.empty() && model->weights().layers[l].k_norm.empty();
+  bool plain_keys = true, normed = false;
+  for (size_t l = 0; l < config.ropes.size(); ++l) {
+    plain_keys &= config.ropes[l].inv_freq.empty();
+    normed |= !model->weights().layers[l].k_norm.empty();
+  }
+  plain_keys &= !normed;
+  const bool turned = !plain_keys && !normed && !bases.turns.empty();
   const auto middle =
       bases.directions.begin() + static_cast<std::ptrdiff_t>(bases.directions.size() / 2);
   FoldMaps maps{shape.layers,
@@ -78,12 +83,15 @@ void run_fold(const ConvertOptions& options, DType dtype) {
                 {middle, bases.directions.end()},
                 {}};
   if (plain_keys) maps.k.assign(bases.directions.begin(), middle);
+  if (turned) maps.k = pair_directions(bases);
   {
     ProgressBar bar;
     fold(options.in, options.out, maps, dtype, bar);
   }
+  bases = as_channels(std::move(bases), plain_keys);
+  if (turned) bases = with_turned_pairs(std::move(bases));
   save_calibration(beside, Model::load(options.out)->config().digest, "pith convert --fold",
-                   basis_tensors(as_channels(std::move(bases), plain_keys), ranks));
+                   basis_tensors(bases, ranks));
   std::error_code error;
   std::printf("%s: %s\n", beside.c_str(), bytes_text(fs::file_size(beside, error)).c_str());
 }
@@ -145,8 +153,9 @@ const Command kConvertCommand = {
     "appears under its name when it is complete.\n\n"
     "With --fold, a GGUF file becomes another one that answers the same: its values, and its keys "
     "where the model does not turn them by position, come in the directions that 'pith calibrate "
-    "basis' found, so that zack only leaves out the last channels. Matrices that change are "
-    "written "
+    "basis' found, so that zack only leaves out the last channels. Keys that rotary positions turn "
+    "come turned within each pair of channels that these turn together, so that the first of a "
+    "pair matters most (zack:form=pairs). Matrices that change are written "
     "as --type, all others stay as they are. OUT.cal.gguf beside OUT.gguf is its calibration.",
     "$ pith convert ./SmolLM-135M smollm-135m.gguf\n"
     "$ pith convert stories15M.bin stories15m.gguf --tokenizer tokenizer.bin --type f32\n"

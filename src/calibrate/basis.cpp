@@ -11,6 +11,7 @@
 #include "policy/defaults.h"
 #include "policy/observer.h"
 #include "runtime/engine.h"
+#include "runtime/likelihood.h"
 #include "tensor/codec.h"
 
 namespace pith {
@@ -108,9 +109,33 @@ void fill_side(const Square& a, const Square& b, float* directions, float* harm)
   }
 }
 
-// Channels of keys, those that turn together side by side, the pairs that matter most first.
-void order_channels(const Square& a, const Square& b, const Rope& rope, int* channels,
-                    float* harm) {
+// The turn of two channels by which the first gets most of what matters to both moments: cosine and
+// sine, and what each is worth then.
+struct Turn {
+  double cosine = 1, sine = 0, first = 0, second = 0;
+  Turn(const Square& a, const Square& b, int x, int y) {
+    const auto of = [&](int i, int j) {
+      const double trace_a = a.trace(), trace_b = b.trace();
+      return (trace_a > 0 ? a(i, j) / trace_a : 0) + (trace_b > 0 ? b(i, j) / trace_b : 0);
+    };
+    const double angle = std::atan2(2 * of(x, y), of(x, x) - of(y, y)) / 2;
+    cosine = std::cos(angle);
+    sine = std::sin(angle);
+    const auto worth = [&](double c, double s) {
+      const auto form = [&](const Square& m) {
+        return std::max(0.0, c * c * m(x, x) + 2 * c * s * m(x, y) + s * s * m(y, y));
+      };
+      return form(a) * form(b);
+    };
+    first = worth(cosine, sine);
+    second = worth(-sine, cosine);
+  }
+};
+
+// Channels of keys, those that turn together side by side, the pairs that matter most first; and
+// how each pair is turned within itself.
+void order_channels(const Square& a, const Square& b, const Rope& rope, int* channels, float* harm,
+                    float* turns, float* turned_harm) {
   const auto dim = static_cast<int>(a.rows()), turned = static_cast<int>(rope.inv_freq.size());
   struct Pair {
     int first = 0, second = 0;
@@ -125,11 +150,17 @@ void order_channels(const Square& a, const Square& b, const Rope& rope, int* cha
     pairs.push_back(pair);
   }
   std::ranges::stable_sort(pairs, std::greater(), &Pair::worth);
-  for (const Pair& pair : pairs)
+  for (const Pair& pair : pairs) {
+    const Turn turn(a, b, pair.first, pair.second);
+    *turns++ = static_cast<float>(turn.cosine);
+    *turns++ = static_cast<float>(turn.sine);
+    *turned_harm++ = static_cast<float>(turn.first);
+    *turned_harm++ = static_cast<float>(turn.second);
     for (const int channel : {pair.first, pair.second}) {
       *channels++ = channel;
       *harm++ = static_cast<float>(std::max(0.0, pair.worth) / 2);
     }
+  }
 }
 
 HeadBases bases_from(const Engine& engine, const SampleSums& sums) {
@@ -140,7 +171,8 @@ HeadBases bases_from(const Engine& engine, const SampleSums& sums) {
   bases.directions.resize(bases.sides() * dim * dim);
   bases.harm.resize(bases.sides() * dim);
   bases.channels.resize(bases.sides() / 2 * dim);
-  bases.channel_harm.resize(bases.sides() / 2 * dim);
+  for (std::vector<float>* of : {&bases.channel_harm, &bases.turns, &bases.turned_harm})
+    of->resize(bases.sides() / 2 * dim);
   const double rows = std::max(1.0f, sums.at(kCount)[0]);
   for (int l = 0; l < shape.layers; ++l) {
     const std::vector<Square> output = output_moments(engine.model().weights().layers[l].wo, shape);
@@ -153,7 +185,8 @@ HeadBases bases_from(const Engine& engine, const SampleSums& sums) {
                    values = per_row(sums.at(kValues), k, shape.dim, rows);
       fill_side(queries, keys, &bases.directions[k * dim * dim], &bases.harm[k * dim]);
       order_channels(queries, keys, config.ropes[static_cast<size_t>(l)], &bases.channels[k * dim],
-                     &bases.channel_harm[k * dim]);
+                     &bases.channel_harm[k * dim], &bases.turns[k * dim],
+                     &bases.turned_harm[k * dim]);
       fill_side(output[static_cast<size_t>(h)], values, &bases.directions[v * dim * dim],
                 &bases.harm[v * dim]);
     }
@@ -169,23 +202,6 @@ std::shared_ptr<const Policy> storing(std::shared_ptr<const BasisTable> table) {
   policy->reducer = keep_best();
   policy->store.basis = std::move(table);
   return policy;
-}
-
-double log_sum_exp(std::span<const float> logits) {
-  const double most = *std::ranges::max_element(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - most);
-  return most + std::log(sum);
-}
-
-double divergence(std::span<const float> p, std::span<const float> q) {
-  const double p_total = log_sum_exp(p), q_total = log_sum_exp(q);
-  double sum = 0;
-  for (size_t i = 0; i < p.size(); ++i) {
-    const double log_p = static_cast<double>(p[i]) - p_total;
-    sum += std::exp(log_p) * (log_p - (static_cast<double>(q[i]) - q_total));
-  }
-  return std::max(sum, 0.0);
 }
 
 // A token's successors are judged behind at most so many others, so that judging many candidates
@@ -221,11 +237,11 @@ std::vector<RankJudgement> judge_ranks(Engine& engine,
       stops.check();
       engine.decode(batch, std::vector<int32_t>(batch.size(), prompt[i]));
       const std::vector<float>& full = batch[0]->logits;
-      const auto best = std::ranges::max_element(full) - full.begin();
+      const int32_t best = most_likely(full);
       for (size_t c = 0; c < candidates.size(); ++c) {
         const std::vector<float>& logits = batch[c + 1]->logits;
-        judgements[c].divergence += divergence(full, logits);
-        if (std::ranges::max_element(logits) - logits.begin() == best) ++judgements[c].agreement;
+        judgements[c].divergence += kl_divergence(full, logits);
+        if (most_likely(logits) == best) ++judgements[c].agreement;
       }
       ++tokens;
     }
@@ -268,9 +284,10 @@ void weigh(Engine& engine, std::span<const std::vector<int32_t>> prompts,
       const double unit = left_out > 0 ? judgements[c].divergence / left_out : 0;
       for (float& x : harm) x = static_cast<float>(static_cast<double>(x) * unit);
       const size_t at = (first + c) * heads * dim;
-      if (at < bases.channel_harm.size())  // keys
-        for (float& x : std::span(bases.channel_harm).subspan(at, heads * dim))
-          x = static_cast<float>(static_cast<double>(x) * unit);
+      for (std::vector<float>* of : {&bases.channel_harm, &bases.turned_harm})
+        if (at < of->size())  // keys
+          for (float& x : std::span(*of).subspan(at, heads * dim))
+            x = static_cast<float>(static_cast<double>(x) * unit);
     }
   }
   monitor.progress("layers", static_cast<int64_t>(groups), static_cast<int64_t>(groups));

@@ -31,8 +31,9 @@ QuantizeReport quantize(const std::string& in, const std::string& out, DType dty
 struct FoldMaps {
   int layers = 0, query_heads = 0, heads = 0, dim = 0;
   std::vector<float> v;  // [layers, heads, dim, dim]
-  // The same of queries and keys, for models that do nothing to them between their projections and
-  // their products: no rotary positions, no norms. Empty: they stay.
+  // The same of queries and keys. What the model does to them between their projections and their
+  // products must not mind: no norms, and with rotary positions only turns of the pairs of channels
+  // that these turn. Empty: they stay.
   std::vector<float> k;
 };
 // A GGUF file whose projections give the coordinates of the maps, and whose output projection takes

@@ -42,7 +42,8 @@ const RegisterMethod zack{{
           const bool pairs =
               o.word("form", "rotated", "rotated|pairs",
                      "what keys are stored in: directions of all channels, behind RoPE; or those "
-                     "pairs of channels that RoPE turns together, untouched by it") == "pairs";
+                     "pairs of channels that RoPE turns together, untouched by it (single channels "
+                     "of a model that was folded)") == "pairs";
           if (pairs && !size) o.refuse("form", "rotated where no size is given");
           if (pairs && step % 2 != 0) o.refuse("step", "even where pairs are kept");
           if (even && !size) o.refuse("ranks", "adaptive where there is no size to be shared out");
@@ -71,10 +72,10 @@ const RegisterMethod zack{{
          "Keys and queries count alike in their directions, whatever their lengths: scaling one "
          "and the other back changes no product.",
          "`form=pairs` is the part of the paper's folding that commutes with rotary positions: "
-         "whole "
-         "pairs of channels stay or go, and turning a pair within itself would not change which.",
+         "pairs of channels stay or go. `pith convert --fold` also turns each pair within itself, "
+         "so that one of its channels may go alone where positions hardly turn it.",
          "What can be folded is folded by `pith convert --fold`: values everywhere, keys where no "
-         "positions turn them.",
+         "positions turn them, and their pairs where positions do and no norm stands between.",
          "The newest rows, up to a page, stay as they are until the page is full.",
          "A head that keeps every direction is stored without a basis."},
 }};

@@ -92,6 +92,54 @@ HeadBases as_channels(HeadBases bases, bool keys) {
     bases.channels[i] = static_cast<int>(i % dim);
     bases.channel_harm[i] = bases.harm[i];
   }
+  if (keys) bases.turns = bases.turned_harm = {};
+  return bases;
+}
+
+std::vector<float> pair_directions(const HeadBases& bases) {
+  const auto dim = static_cast<size_t>(bases.dim);
+  std::vector<float> directions(bases.sides() / 2 * dim * dim);
+  for (size_t i = 0; i < bases.channels.size(); i += 2) {
+    float* const head = directions.data() + i / dim * dim * dim;
+    const auto first = static_cast<size_t>(bases.channels[i]),
+               second = static_cast<size_t>(bases.channels[i + 1]);
+    const float cosine = bases.turns.empty() ? 1 : bases.turns[i],
+                sine = bases.turns.empty() ? 0 : bases.turns[i + 1];
+    head[first * dim + first] = head[second * dim + second] = cosine;
+    head[first * dim + second] = sine;
+    head[second * dim + first] = -sine;
+  }
+  return directions;
+}
+
+HeadBases with_turned_pairs(HeadBases bases) {
+  if (bases.turns.empty()) return bases;
+  const auto dim = static_cast<size_t>(bases.dim);
+  for (size_t i = 0; i < bases.channels.size(); i += 2) {
+    const auto first = static_cast<size_t>(bases.channels[i]),
+               second = static_cast<size_t>(bases.channels[i + 1]);
+    for (size_t row = 0; row < dim; ++row) {
+      float* const u = bases.directions.data() + (i / dim * dim + row) * dim;
+      const float x = u[first], y = u[second];
+      u[first] = bases.turns[i] * x + bases.turns[i + 1] * y;
+      u[second] = bases.turns[i] * y - bases.turns[i + 1] * x;
+    }
+  }
+  for (size_t head = 0; head < bases.channels.size(); head += dim) {
+    std::vector<size_t> order(dim);
+    std::iota(order.begin(), order.end(), head);
+    std::ranges::stable_sort(order, std::greater(), [&](size_t i) { return bases.turned_harm[i]; });
+    std::vector<int> channels;
+    std::vector<float> harm;
+    for (const size_t i : order) {
+      channels.push_back(bases.channels[i]);
+      harm.push_back(bases.turned_harm[i]);
+    }
+    std::ranges::copy(channels, bases.channels.begin() + static_cast<std::ptrdiff_t>(head));
+    std::ranges::copy(harm, bases.channel_harm.begin() + static_cast<std::ptrdiff_t>(head));
+  }
+  bases.turns.clear();
+  bases.turned_harm.clear();
   return bases;
 }
 
@@ -140,7 +188,14 @@ HeadBases read_bases(const Calibration& file, const KvShape& shape) {
     named[head + static_cast<size_t>(channel)] = true;
     bases.channels.push_back(static_cast<int>(channel));
   }
-  for (const std::vector<float>* numbers : {&bases.directions, &bases.harm, &bases.channel_harm})
+  if (file.has("basis.k_turns")) {
+    const auto turns = file.tensor("basis.k_turns", half * dim),
+               turned = file.tensor("basis.k_turned_harm", half * dim);
+    bases.turns.assign(turns.begin(), turns.end());
+    bases.turned_harm.assign(turned.begin(), turned.end());
+  }
+  for (const std::vector<float>* numbers :
+       {&bases.directions, &bases.harm, &bases.channel_harm, &bases.turns, &bases.turned_harm})
     for (const float x : *numbers)
       if (!std::isfinite(x))
         throw Error(Errc::bad_file,
@@ -180,6 +235,10 @@ std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<c
   const std::vector<int64_t> channels = {bases.dim, bases.heads, bases.layers};
   tensors.push_back({"basis.k_channels", channels, {bases.channels.begin(), bases.channels.end()}});
   tensors.push_back({"basis.k_channel_harm", channels, bases.channel_harm});
+  if (!bases.turns.empty()) {
+    tensors.push_back({"basis.k_turns", channels, bases.turns});
+    tensors.push_back({"basis.k_turned_harm", channels, bases.turned_harm});
+  }
   return tensors;
 }
 

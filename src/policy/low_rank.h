@@ -24,6 +24,10 @@ struct HeadBases {
   // turn together stand side by side: a choice among them commutes with the rotation.
   std::vector<int> channels;
   std::vector<float> channel_harm;
+  // [layers, heads, dim] in the order of `channels`: the cosine and sine that turn each pair of
+  // channels within itself so that the first gets most of what matters, which RoPE does not mind;
+  // and the harm of both channels then. Empty: no pair is turned.
+  std::vector<float> turns = {}, turned_harm = {};
 
   size_t sides() const { return 2 * static_cast<size_t>(layers) * static_cast<size_t>(heads); }
   int64_t coordinates() const { return static_cast<int64_t>(sides()) * dim; }  // per token, all
@@ -42,6 +46,11 @@ HeadBases with_channel_pairs(HeadBases bases);
 // The bases of a model whose channels of values, and of keys if they were turned too, are these
 // directions: each is a channel, in order.
 HeadBases as_channels(HeadBases bases, bool keys);
+
+// [layers, heads, dim, dim] directions of keys that become their channels by turning pairs.
+std::vector<float> pair_directions(const HeadBases& bases);
+// The bases of a model whose queries and keys were turned so: its channels count one by one.
+HeadBases with_turned_pairs(HeadBases bases);
 
 // A head that keeps every direction is stored as it is, and costs nothing.
 std::shared_ptr<const BasisTable> basis_table(const HeadBases& bases, std::span<const int> ranks);

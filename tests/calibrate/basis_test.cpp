@@ -136,6 +136,25 @@ TEST(Basis, HoldsTheDirectionsWhereKeysMeetQueriesAndValuesMeetTheProjection) {
         for (size_t i = 0; i < dim; i += 2)
           EXPECT_EQ(channels[i + 1] - channels[i],
                     rope.half_split ? static_cast<int>(rope.inv_freq.size()) : 1);
+        // Each pair is turned to where it matters most: no other angle gives its first more.
+        const Doubles &a = moments.q[k], &b = moments.k[k];
+        Doubles both(dim * dim);
+        for (size_t i = 0; i < both.size(); ++i)
+          both[i] = a[i] / trace(a, dim) + b[i] / trace(b, dim);
+        for (size_t i = 0; i < dim; i += 2) {
+          const auto matters = [&](double cosine, double sine) {
+            std::vector<float> u(dim);
+            u[static_cast<size_t>(channels[i])] = static_cast<float>(cosine);
+            u[static_cast<size_t>(channels[i + 1])] = static_cast<float>(sine);
+            return form(both, u.data(), u.data(), dim);
+          };
+          const double cosine = double{bases.turns[k * dim + i]},
+                       sine = double{bases.turns[k * dim + i + 1]};
+          EXPECT_NEAR(cosine * cosine + sine * sine, 1, 1e-6);
+          for (int step = 0; step < 16; ++step)
+            EXPECT_GE(matters(cosine, sine) * (1 + 1e-5) + 1e-9,
+                      matters(std::cos(0.2 * step), std::sin(0.2 * step)));
+        }
         std::ranges::sort(channels);
         for (size_t i = 0; i < dim; ++i) EXPECT_EQ(channels[i], static_cast<int>(i));
       }
@@ -180,6 +199,8 @@ TEST(Basis, IsOneAgainWhenItWasWrittenAndRead) {
   EXPECT_EQ(read.harm, found.bases.harm);
   EXPECT_EQ(read.channels, found.bases.channels);
   EXPECT_EQ(read.channel_harm, found.bases.channel_harm);
+  EXPECT_EQ(read.turns, found.bases.turns);
+  EXPECT_EQ(read.turned_harm, found.bases.turned_harm);
   EXPECT_EQ(read_ranks(*file, config.shape), found.ranks);
   // A method takes the file as it is.
   EXPECT_NE(engine.open("zack:calibration=" + path)->policy->store.basis, nullptr);

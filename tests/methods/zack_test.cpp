@@ -1,6 +1,7 @@
 // zack: keys and values in the directions that matter. A full set of directions changes nothing,
 // rows that lie in the kept ones lose nothing, and the bytes are those of the kept numbers.
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "gtest/gtest.h"
@@ -93,6 +94,17 @@ void flatten(const HeadBases& bases, size_t side, int rank, Mat rows) {
   }
 }
 
+// All rows of the prompt lie in the directions that their side of their head keeps.
+void plant_flat_rows(ToyPrompt& prompt, const HeadBases& bases, const std::vector<int>& ranks) {
+  prompt.plant = [&](int layer, Cube, Cube k, Cube v) {
+    for (int h = 0; h < bases.heads; ++h) {
+      const auto side = static_cast<size_t>(layer * bases.heads + h), values = bases.sides() / 2;
+      flatten(bases, side, ranks[side], k[h]);
+      flatten(bases, values + side, ranks[values + side], v[h]);
+    }
+  };
+}
+
 TEST(Zack, LosesNothingOfRowsThatLieInTheKeptDirections) {
   const KvShape shape = wide_shape();
   const HeadBases bases = random_bases(shape);
@@ -103,13 +115,7 @@ TEST(Zack, LosesNothingOfRowsThatLieInTheKeptDirections) {
   ToyPrompt low("zack:calibration=" + path, shape), full("full", shape),
       coded("zack:cache=q8,calibration=" + path, shape);
   for (ToyPrompt* prompt : {&low, &full, &coded}) {
-    prompt->plant = [&](int layer, Cube, Cube k, Cube v) {
-      for (int h = 0; h < 2; ++h) {
-        const auto side = static_cast<size_t>(layer * 2 + h);
-        flatten(bases, side, ranks[side], k[h]);
-        flatten(bases, 4 + side, ranks[4 + side], v[h]);
-      }
-    };
+    plant_flat_rows(*prompt, bases, ranks);
     prompt->prefill(160);
     prompt->decode(5);
   }
@@ -134,13 +140,7 @@ TEST(Zack, CutsRowsShortWhereTheirDirectionsAreTheirChannels) {
   ToyPrompt low("zack:calibration=" + file_of(bases, ranks), shape), full("full", shape);
   for (const Basis& basis : low.policy().store.basis->k) EXPECT_TRUE(basis.leading());
   for (ToyPrompt* prompt : {&low, &full}) {
-    prompt->plant = [&](int layer, Cube, Cube k, Cube v) {
-      for (int h = 0; h < 2; ++h) {
-        const auto side = static_cast<size_t>(layer * 2 + h);
-        flatten(bases, side, ranks[side], k[h]);
-        flatten(bases, 4 + side, ranks[4 + side], v[h]);
-      }
-    };
+    plant_flat_rows(*prompt, bases, ranks);
     prompt->prefill(160);
     prompt->decode(5);
   }
@@ -184,6 +184,49 @@ TEST(Zack, SpendsASizeToTheLastStep) {
   EXPECT_EQ(stored(",size=0.3"), 8 * 64 * 3 / 10 / 16 * 16);
   EXPECT_EQ(stored(",size=0.3,step=4"), 8 * 64 * 3 / 10 / 4 * 4);
   EXPECT_EQ(stored(",size=0.5KiB"), 256);
+}
+
+// Fewer numbers and fewer bits multiply, to the byte; and to the number, codes are those of the
+// coordinates.
+TEST(Zack, CoordinatesAreStoredInAsManyBitsAsKiviSays) {
+  const KvShape shape = wide_shape();
+  const HeadBases bases = random_bases(shape);
+  std::vector<int> ranks;
+  for (size_t side = 0; side < bases.sides(); ++side)
+    ranks.push_back(16 * static_cast<int>(side % 4 + 1));
+  const std::string zack = "zack:calibration=" + file_of(bases, ranks);
+  ToyPrompt plain(zack + "+kivi:bits=16", shape), full("full:page=64", shape);
+  for (ToyPrompt* p : {&plain, &full}) {
+    plant_flat_rows(*p, bases, ranks);
+    p->prefill(320);
+  }
+  for (const int bits : {2, 4, 8}) {
+    ToyPrompt coded(zack + "+kivi:bits=" + std::to_string(bits), shape);
+    plant_flat_rows(coded, bases, ranks);
+    coded.prefill(320);
+    size_t expected = 0;
+    for (size_t side = 0; side < ranks.size(); ++side) {
+      const auto rank = static_cast<size_t>(ranks[side]),
+                 codes = 64 * rank * static_cast<size_t>(bits) / 8;
+      const size_t spans = side < 4 ? 4 * rank : 4 * 64;  // of a channel; of a row of up to 64
+      expected += 5 * PagePool::page_cost(codes + spans);
+    }
+    EXPECT_EQ(coded.store().bytes().sealed, expected) << bits;
+    double off = 0, size = 0;
+    for (int l = 0; l < 2; ++l)
+      for (int h = 0; h < 2; ++h) {
+        const ToyHead got = coded.head(l, h), was = plain.head(l, h);
+        for (size_t i = 0; i < was.k.size(); ++i) {
+          off += std::pow(got.k[i] - was.k[i], 2) + std::pow(got.v[i] - was.v[i], 2);
+          size += std::pow(was.k[i], 2) + std::pow(was.v[i], 2);
+        }
+      }
+    // Rows of normal numbers span some five of their deviations.
+    EXPECT_LT(std::sqrt(off / size), 5.0 / ((1 << bits) - 1) / std::sqrt(12.0)) << bits;
+  }
+  const auto all = full.heads(), low = plain.heads();
+  for (size_t i = 0; i < all.size(); ++i)
+    for (size_t j = 0; j < all[i].k.size(); ++j) ASSERT_NEAR(low[i].k[j], all[i].k[j], 4e-3);
 }
 
 TEST(Zack, SaysWhatIsWrongWithASpec) {

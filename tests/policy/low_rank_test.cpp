@@ -2,6 +2,7 @@
 #include "policy/low_rank.h"
 
 #include <algorithm>
+#include <cmath>
 #include <gtest/gtest.h>
 #include <numeric>
 
@@ -118,6 +119,42 @@ TEST(Bases, OfChannelPairsAreUnitVectors) {
                   static_cast<int>(d) == bases.channels[r] ? 1.0f : 0.0f);
   }
   EXPECT_TRUE(std::equal(values.begin(), values.end(), pairs.directions.begin() + 6 * 64));
+}
+
+TEST(Bases, OfTurnedPairsAreTheSameInTheNewChannels) {
+  HeadBases bases = some_bases(8);
+  Random random(7);
+  for (float& x : bases.directions) x = random.uniform(-1, 1);
+  for (int i = 0; i < 6; ++i)
+    for (const int channel : {2, 6, 0, 4, 3, 7, 1, 5}) {
+      bases.channels.push_back(channel);
+      bases.channel_harm.push_back(static_cast<float>(i));
+      bases.turned_harm.push_back(static_cast<float>(channel));
+    }
+  for (int i = 0; i < 24; ++i) {
+    const float angle = random.uniform(-3, 3);
+    bases.turns.push_back(std::cos(angle));
+    bases.turns.push_back(std::sin(angle));
+  }
+  const std::vector<float> map = pair_directions(bases);
+  const HeadBases turned = with_turned_pairs(bases);
+  for (size_t head = 0; head < 6; ++head) {
+    std::vector<float> x(8), y(8);
+    for (float& value : x) value = random.uniform(-1, 1);
+    for (size_t r = 0; r < 8; ++r)
+      for (size_t d = 0; d < 8; ++d) y[r] += map[head * 64 + r * 8 + d] * x[d];
+    for (size_t r = 0; r < 8; ++r) {
+      double before = 0, after = 0;
+      for (size_t d = 0; d < 8; ++d) {
+        before += double{bases.directions[head * 64 + r * 8 + d]} * double{x[d]};
+        after += double{turned.directions[head * 64 + r * 8 + d]} * double{y[d]};
+      }
+      EXPECT_NEAR(after, before, 1e-6);
+      EXPECT_EQ(turned.channels[head * 8 + r], 7 - static_cast<int>(r)) << "by their own harm";
+      EXPECT_EQ(turned.channel_harm[head * 8 + r], static_cast<float>(7 - r));
+    }
+  }
+  EXPECT_TRUE(turned.turns.empty());
 }
 
 }  // namespace
