@@ -2,77 +2,22 @@
 // tokens of a page, because outliers of keys stay in their channels; values per token, along its
 // channels. Attention works on the codes. methods.md 9.13; the formats are in
 // kernels/pages_bits.inl.h.
-#include <algorithm>
-#include <string>
-
+#include "policy/defaults.h"
 #include "policy/registry.h"
 
 namespace pith {
 namespace {
 
-constexpr const char* kBits = "2|3|4|6|8|16";
-
-// "N:BITS": the lowest N layers, and their bits.
-struct First {
-  int layers = 0;
-  std::string bits;
-};
-
-First first_layers(Options& o) {
-  const std::string text =
-      o.text("first", "", "lowest layers that have other bits, as in 2:8; the others have `bits`");
-  if (text.empty()) return {};
-  const size_t colon = text.find(':');
-  First first;
-  if (colon != std::string::npos && colon > 0 && colon <= 4 &&
-      text.find_first_not_of("0123456789") == colon) {
-    first.layers = std::stoi(text.substr(0, colon));
-    first.bits = text.substr(colon + 1);
-  }
-  const std::string known = "|" + std::string(kBits) + "|";
-  if (first.bits.empty() || known.find("|" + first.bits + "|") == std::string::npos)
-    o.refuse("first", "layers and bits, as in 2:8, with bits of " + std::string(kBits));
-  return first;
-}
-
 void build(Options& o, const KvShape& shape, Policy& p) {
-  const std::string bits = o.word("bits", "2", kBits, "of a number in full pages; 16: as it was");
-  const std::string value_bits = o.word("value_bits", "same", "same|" + std::string(kBits),
-                                        "of a number of values, if not those of keys");
-  const First first = first_layers(o);
-  const std::string group =
-      o.word("group", "64", "32|64|128",
-             "numbers that share a step: rows of a page of keys, channels of a value");
-  // A reader's page is the page of a spec, and so the group of its keys.
-  if (!o.common().was_read("page"))
-    p.store.page_rows =
-        o.count("page", std::stoi(group), "rows of a page, and so of a group of keys",
-                kLeastPageRows, kMostPageRows);
+  const CodeBits bits = code_bits_option(o, "2", "same");
+  const int group = group_option(o, p, "64");
   p.store.tail_rows =
       o.count("residual", 0, "newest rows that stay plain, and those of a page that is not full");
   const bool rows = o.word("keys", "channels", "channels|rows",
                            "whose numbers share a step in keys; rows: 32 of a row, as values do, "
                            "for comparison") == "rows";
-  const bool turned = o.word("rotate", "none", "none|hadamard",
-                             "spreads outliers over a row before it is coded") == "hadamard";
-  const std::string open = o.word("cache", "f16", "f16|bf16|f32", "format of rows that stay plain");
-  p.store.open = open == "f32" ? Quant::f32 : open == "bf16" ? Quant::bf16 : Quant::f16;
-  const auto formats = [&](const std::string& own) {
-    const std::string of_values = value_bits == "same" ? own : value_bits;
-    PageFormats of{p.store.open, p.store.open};
-    if (own != "16") of.k = rows ? row_keys(std::stoi(own)) : channel_keys(std::stoi(own));
-    if (of_values != "16") of.v = grouped_values(std::stoi(of_values), std::stoi(group));
-    return of;
-  };
-  const PageFormats all = formats(bits);
-  p.store.k = all.k;
-  p.store.v = all.v;
-  if (first.layers > 0) {
-    p.store.layers.assign(static_cast<size_t>(shape.layers), all);
-    std::fill_n(p.store.layers.begin(), std::min(first.layers, shape.layers), formats(first.bits));
-  }
-  if (turned && !(is_plain(all.k) && is_plain(all.v)))
-    p.store.basis = hadamard_bases(shape.dim, /*seed=*/1);
+  plain_rows_option(o, p);
+  store_codes(p, shape, bits, group, rows);
 }
 
 const RegisterMethod kivi{{

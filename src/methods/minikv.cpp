@@ -2,7 +2,6 @@
 // and what stays is stored in 2 bits. Selection comes first: scores want exact attention, and
 // groups are of rows that stay. methods.md 8.5.
 #include <algorithm>
-#include <string>
 
 #include "policy/defaults.h"
 #include "policy/registry.h"
@@ -10,7 +9,7 @@
 namespace pith {
 namespace {
 
-void build(Options& o, const KvShape& /*shape*/, Policy& p) {
+void build(Options& o, const KvShape& shape, Policy& p) {
   budget_option(o, p, {.share = 0.5});
   protect_options(o, p, {.sink = 0, .recent = 1});
   const double newest =
@@ -19,24 +18,12 @@ void build(Options& o, const KvShape& /*shape*/, Policy& p) {
   if (o.flag("pyramid", false, "lower layers keep more rows than upper ones"))
     p.budget = falling_budget(
         o.number("beta", 7, "with pyramid: the last layer gets 1 / beta of the mean", 1, 1000));
-  const std::string bits =
-      o.word("bits", "2", "2|3|4|6|8|16", "of a number in full pages; 16: as it was");
-  const std::string group =
-      o.word("group", "32", "32|64|128",
-             "numbers that share a step: rows of a page of keys, channels of a value");
-  if (!o.common().was_read("page"))
-    p.store.page_rows =
-        o.count("page", std::stoi(group), "rows of a page, and so of a group of keys",
-                kLeastPageRows, kMostPageRows);
+  const CodeBits bits = code_bits_option(o, "2", "same");
+  const int group = group_option(o, p, "32");
   p.store.tail_rows =
       o.count("residual", 0, "newest rows that stay plain, besides a page that is not full");
-  const std::string open = o.word("cache", "f16", "f16|bf16|f32", "format of rows that stay plain");
-  p.store.open = open == "f32" ? Quant::f32 : open == "bf16" ? Quant::bf16 : Quant::f16;
-  p.store.k = p.store.v = p.store.open;
-  if (bits != "16") {
-    p.store.k = channel_keys(std::stoi(bits));
-    p.store.v = grouped_values(std::stoi(bits), std::stoi(group));
-  }
+  plain_rows_option(o, p);
+  store_codes(p, shape, bits, group, /*keys_by_row=*/false);
   p.scorer = attention_received();
 }
 

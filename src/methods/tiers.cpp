@@ -22,21 +22,13 @@ void build(Options& o, const KvShape& /*shape*/, Policy& p) {
   if (all <= 0 || all > 1 + 1e-9)
     o.fail("the shares of 'f16', 'q8', 'q4' and 'q2' add up to " + std::to_string(all) +
            "; what stays is more than nothing and at most 1");
-  const std::string group =
-      o.word("group", "64", "32|64|128",
-             "numbers that share a step: rows of a page of keys, channels of a value");
-  if (!o.common().was_read("page"))
-    p.store.page_rows =
-        o.count("page", std::stoi(group), "rows of a page, and so of a group of keys",
-                kLeastPageRows, kMostPageRows);
-  const std::string open = o.word("cache", "f16", "f16|bf16|f32", "format of rows that stay plain");
-  p.store.open = open == "f32" ? Quant::f32 : open == "bf16" ? Quant::bf16 : Quant::f16;
-  p.store.k = p.store.v = p.store.open;
+  const int group = group_option(o, p, "64");
+  plain_rows_option(o, p);
   for (const auto& tier : coded)
     if (tier.share > 0)
       p.store.tiers.push_back(
           {.share = tier.share / all,
-           .formats = {channel_keys(tier.bits), grouped_values(tier.bits, std::stoi(group))}});
+           .formats = {channel_keys(tier.bits), grouped_values(tier.bits, group)}});
   budget_option(o, p, {.share = std::min(all, 1.0)});
 }
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "kernels/kernels.h"
+#include "policy/registry.h"
 #include "policy/shares.h"
 
 namespace pith {
@@ -204,6 +205,101 @@ void budget_option(Options& o, Policy& policy, Amount fallback) {
   if (amount) policy.amount = amount;
 }
 
+Quant plain_format(std::string_view word) {
+  return word == "f32" ? Quant::f32 : word == "bf16" ? Quant::bf16 : Quant::f16;
+}
+
+void plain_rows_option(Options& o, Policy& policy) {
+  policy.store.open =
+      plain_format(o.word("cache", "f16", "f16|bf16|f32", "format of rows that stay plain"));
+  policy.store.k = policy.store.v = policy.store.open;
+}
+
+FirstLayers first_layers_option(Options& o, std::string_view key, std::string_view formats,
+                                std::string_view what, std::string_view example,
+                                std::string_view doc) {
+  const std::string text = o.text(key, "", doc);
+  if (text.empty()) return {};
+  const size_t colon = text.find(':');
+  FirstLayers first;
+  if (colon != std::string::npos && colon > 0 && colon <= 4 &&
+      text.find_first_not_of("0123456789") == colon) {
+    first.layers = std::stoi(text.substr(0, colon));
+    first.format = text.substr(colon + 1);
+  }
+  const std::string known = "|" + std::string(formats) + "|";
+  if (first.format.empty() || first.format.find('|') != std::string::npos ||
+      known.find("|" + first.format + "|") == std::string::npos)
+    o.refuse(key, "layers and " + std::string(what) + ", as in " + std::string(example) +
+                      ", with " + std::string(what) + " of " + std::string(formats));
+  return first;
+}
+
+namespace {
+constexpr const char* kBits = "2|3|4|6|8|16";
+}  // namespace
+
+CodeBits code_bits_option(Options& o, std::string_view bits, std::string_view value_bits) {
+  CodeBits codes;
+  codes.keys = o.word("bits", bits, kBits, "of a number in full pages; 16: as it was");
+  codes.values = o.word("value_bits", value_bits, "same|" + std::string(kBits),
+                        "of a number of values, if not those of keys");
+  codes.first =
+      first_layers_option(o, "first", kBits + std::string("|q8"), "bits", "2:8",
+                          "lowest layers that have other bits, as in 2:8; the others have `bits`");
+  return codes;
+}
+
+void store_codes(Policy& policy, const KvShape& shape, const CodeBits& bits, int group,
+                 bool keys_by_row) {
+  StoreSpec& store = policy.store;
+  const auto formats = [&](const std::string& own) {
+    const std::string& of_values = bits.values == "same" ? own : bits.values;
+    PageFormats of{store.open, store.open};
+    if (own == "q8")
+      of.k = Quant::q8_keys;
+    else if (own != "16")
+      of.k = keys_by_row ? row_keys(std::stoi(own)) : channel_keys(std::stoi(own));
+    if (of_values == "q8")
+      of.v = Quant::q8_values;
+    else if (of_values != "16")
+      of.v = grouped_values(std::stoi(of_values), group);
+    return of;
+  };
+  const PageFormats all = formats(bits.keys);
+  store.k = all.k;
+  store.v = all.v;
+  store.keeps_scores = is_plain(all.k) && is_plain(all.v);  // or the policy reduces later
+  if (bits.first.layers == 0) return;
+  store.layers.assign(static_cast<size_t>(shape.layers), all);
+  std::fill_n(store.layers.begin(), std::min(bits.first.layers, shape.layers),
+              formats(bits.first.format));
+}
+
+void rotation_option(Options& o, Policy& policy, const KvShape& shape, std::string_view fallback) {
+  const bool turned = o.word("rotate", fallback, "none|hadamard",
+                             "spreads outliers over a row before it is coded: random signs and a "
+                             "Walsh-Hadamard transform") == "hadamard";
+  if (!turned) return;
+  StoreSpec& store = policy.store;
+  if (store.basis) o.refuse("rotate", "none where a method brings directions of its own");
+  const auto plain = [](PageFormats of) { return is_plain(of.k) && is_plain(of.v); };
+  if (plain({store.k, store.v}) && std::ranges::all_of(store.layers, plain) && store.tiers.empty())
+    o.refuse("rotate", "none where rows stay as they are");
+  store.basis = hadamard_bases(shape.dim, /*seed=*/1);
+}
+
+int group_option(Options& o, Policy& policy, std::string_view fallback) {
+  const int group =
+      std::stoi(o.word("group", fallback, "32|64|128",
+                       "numbers that share a step: rows of a page of keys, channels of a value"));
+  // A reader's page is the page of a spec, and so the group of its keys.
+  if (!o.common().was_read("page"))
+    policy.store.page_rows = o.count("page", group, "rows of a page, and so of a group of keys",
+                                     kLeastPageRows, kMostPageRows);
+  return group;
+}
+
 std::unique_ptr<const Scorer> window_vote(const Vote& vote) {
   return std::make_unique<WindowVote>(vote);
 }
@@ -233,9 +329,17 @@ int rows_for_bytes(uint64_t bytes, const KvShape& shape, const StoreSpec& store,
     const size_t own = kernels.page[static_cast<size_t>(quant)].bytes(store.page_rows, shape.dim);
     return PagePool::page_cost(own) + sizeof(Page*) + sizeof(std::byte*);
   };
+  // Where layers differ, as much as all of them take together.
+  const auto both = [&](PageFormats of) { return static_cast<double>(page(of.k) + page(of.v)); };
+  double coded = both({store.k, store.v});
+  if (!store.layers.empty()) {
+    coded = 0;
+    for (const PageFormats& of : store.layers) coded += both(of);
+    coded /= static_cast<double>(store.layers.size());
+  }
   const uint64_t heads = static_cast<uint64_t>(shape.layers) * static_cast<uint64_t>(shape.heads);
-  // A position and a score per row; arrays that grow keep a sixteenth in reserve.
-  uint64_t lanes = static_cast<uint64_t>(store.page_rows) * 8;
+  // A position and maybe a score per row; arrays that grow keep a sixteenth in reserve.
+  uint64_t lanes = static_cast<uint64_t>(store.page_rows) * (store.keeps_scores ? 8 : 4);
   if (summary) {  // its numbers, those of groups, and the tables of pages and rows that are chosen
     const uint64_t floats = static_cast<uint64_t>(summary->floats(shape.dim));
     const int each = summary->group_pages();
@@ -248,9 +352,9 @@ int rows_for_bytes(uint64_t bytes, const KvShape& shape, const StoreSpec& store,
   const uint64_t open_pages =
       (static_cast<uint64_t>(store.tail_rows) + page_rows - 1) / page_rows + 1 + store.tiers.size();
   // Where there are tiers, their shares of a page, and what is left over of each in plain ones.
-  double coded = static_cast<double>(page(store.k) + page(store.v)), rest = 1, of_tiers = 0;
+  double rest = 1, of_tiers = 0;
   for (const StoreTier& tier : store.tiers) {
-    of_tiers += tier.share * static_cast<double>(page(tier.formats.k) + page(tier.formats.v));
+    of_tiers += tier.share * both(tier.formats);
     rest -= tier.share;
   }
   coded = coded * rest + of_tiers;

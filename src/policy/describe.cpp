@@ -102,7 +102,7 @@ std::vector<OptionDoc> describe_common_options() {
   CommonOptions common;
   Options options = Options::describing("any", common);
   Policy policy;
-  read_common_options(options, policy);
+  read_common_options(options, reference_shape(), policy);
   return {options.docs().begin(), options.docs().end()};
 }
 

@@ -12,8 +12,9 @@
 namespace pith {
 namespace {
 
-constexpr std::array<std::string_view, 6> kCommonKeys = {"budget",       "sink", "recent",
-                                                         "reduce_every", "page", "cache"};
+constexpr std::array<std::string_view, 10> kCommonKeys = {
+    "budget", "sink",        "recent",      "reduce_every", "page",
+    "cache",  "value_cache", "first_cache", "rotate",       "outliers"};
 
 // The shortest text that reads back as the same number.
 std::string number_text(double value) {

@@ -177,15 +177,13 @@ void complete(const Options& first, Policy& policy, const Owners& owners, const 
         "'" + owners.store +
         "' sorts the rows of a prompt into tiers once; no method beside it may drop or turn rows "
         "while generating (reduce_every=0)");
-  if (!policy.store.tiers.empty() && policy.store.basis)
-    refuse("'" + owners.store + "' stores rows in coordinates of their own, and '" + owners.basis +
-           "' brings others; kivi codes such rows");
   if (policy.probe && policy.router)
     refuse("'" + owners.probe + "' reads the prompt again and scores every row of it; '" +
            owners.router + "' lets rows go on the way");
   if (policy.probe && policy.budget && policy.budget->demand().window_queries > 0)
     refuse("'" + owners.budget + "' looks at the queries of each layer as it comes, and '" +
            owners.probe + "' decides behind the last one");
+  policy.store.keeps_scores |= policy.reduce_every > 0;
   if (policy.amount.bytes > 0)
     policy.session_rows =
         rows_for_bytes(policy.amount.bytes, shape, policy.store, policy.reader.get());
@@ -240,7 +238,69 @@ bool Policy::keeps_all() const {
          !store.repack_positions && !store.keeps_dropped;
 }
 
-void read_common_options(Options& o, Policy& policy) {
+namespace {
+
+PageFormats page_formats(const std::string& word) {
+  if (word == "q8") return {Quant::q8_keys, Quant::q8_values};
+  if (word == "e4m3") return {Quant::fp8_e4m3, Quant::fp8_e4m3};
+  if (word == "e5m2") return {Quant::fp8_e5m2, Quant::fp8_e5m2};
+  return {plain_format(word), plain_format(word)};
+}
+
+void add_outliers(PageFormats& formats, bool& any) {
+  for (Quant* quant : {&formats.k, &formats.v}) {
+    if (!is_coded(*quant)) continue;
+    *quant = with_outliers(*quant);
+    any = true;
+  }
+}
+
+// How rows are stored, as far as no method said it.
+void read_formats(Options& o, const KvShape& shape, Policy& policy) {
+  constexpr const char* kFormats = "f16|bf16|f32|q8|e4m3|e5m2";
+  StoreSpec& store = policy.store;
+  const bool free = !o.common().was_read("cache");
+  if (free) {
+    const std::string word = o.word("cache", "f16", kFormats,
+                                    "format of rows; q8, and floats of 8 bits (e4m3, e5m2): in "
+                                    "full pages, f16 before");
+    const PageFormats formats = page_formats(word);
+    store.k = formats.k;
+    store.v = formats.v;
+    store.open = plain_format(word);
+  }
+  const std::string values =
+      o.word("value_cache", "same", free ? "same|" + std::string(kFormats) : "same",
+             "format of values in full pages, if not that of keys");
+  if (values != "same") store.v = page_formats(values).v;
+  const FirstLayers first = first_layers_option(
+      o, "first_cache", kFormats, "a format", "2:q8",
+      "lowest layers whose full pages have another format, as in 2:q8; the others have `cache`");
+  if (first.layers > 0 && !free)
+    o.refuse("first_cache", "left out beside a method that codes rows; 'first' is its own");
+  if (first.layers > 0) {
+    store.layers.assign(static_cast<size_t>(shape.layers), {store.k, store.v});
+    std::fill_n(store.layers.begin(), std::min(first.layers, shape.layers),
+                page_formats(first.format));
+  }
+  if (!o.common().was_read("rotate")) rotation_option(o, policy, shape, "none");
+  if (o.word("outliers", "none", "none|1%",
+             "numbers of a page of codes that lie beside them as they were: those farthest out "
+             "among the ones they share a step with") == "none")
+    return;
+  bool any = false;
+  PageFormats all{store.k, store.v};
+  add_outliers(all, any);
+  store.k = all.k;
+  store.v = all.v;
+  for (PageFormats& formats : store.layers) add_outliers(formats, any);
+  for (StoreTier& tier : store.tiers) add_outliers(tier.formats, any);
+  if (!any) o.refuse("outliers", "none where rows are not stored in codes (cache=q8, kivi)");
+}
+
+}  // namespace
+
+void read_common_options(Options& o, const KvShape& shape, Policy& policy) {
   const CommonOptions& common = o.common();
   if (!common.was_read("budget")) budget_option(o, policy, {});
   if (!common.was_read("recent"))
@@ -252,20 +312,7 @@ void read_common_options(Options& o, Policy& policy) {
   if (!common.was_read("page"))
     policy.store.page_rows =
         o.count("page", policy.store.page_rows, "rows of a page", kLeastPageRows, kMostPageRows);
-  if (!common.was_read("cache")) {
-    const std::string format = o.word("cache", "f16", "f16|bf16|f32|q8|e4m3|e5m2",
-                                      "format of rows; q8, and floats of 8 bits (e4m3, e5m2): in "
-                                      "full pages, f16 before");
-    const Quant plain = format == "f32" ? Quant::f32 : format == "bf16" ? Quant::bf16 : Quant::f16;
-    policy.store.k = policy.store.v = format == "e4m3"   ? Quant::fp8_e4m3
-                                      : format == "e5m2" ? Quant::fp8_e5m2
-                                                         : plain;
-    if (format == "q8") {
-      policy.store.k = Quant::q8_keys;
-      policy.store.v = Quant::q8_values;
-    }
-    policy.store.open = plain;
-  }
+  read_formats(o, shape, policy);
 }
 
 std::shared_ptr<const Policy> make_policy(std::string_view spec, const KvShape& shape,
@@ -282,7 +329,7 @@ std::shared_ptr<const Policy> make_policy(std::string_view spec, const KvShape& 
   for (size_t i = 0; i < parsed.size(); ++i)
     build(*find_method(parsed[i].name), options[i], shape, *policy, owners);
   const std::string named = options[0].canonical();
-  read_common_options(options[0], *policy);
+  read_common_options(options[0], shape, *policy);
   complete(options[0], *policy, owners, shape);
 
   std::string tail = Options::canonical(common);

@@ -188,7 +188,7 @@ TEST(Kivi, ARotationSpreadsOutliersOfRows) {
 TEST(Kivi, RefusesWhatItHasNoCodesFor) {
   for (const char* first : {"2", "8", "2:5", ":8", "x:8", "99999:8"})
     EXPECT_EQ(answer(std::string("kivi:first=") + first),
-              "kivi: 'first' must be layers and bits, as in 2:8, with bits of 2|3|4|6|8|16");
+              "kivi: 'first' must be layers and bits, as in 2:8, with bits of 2|3|4|6|8|16|q8");
 
   EXPECT_EQ(answer("kivi:bits=5"), "kivi: 'bits' must be one of 2|3|4|6|8|16, not '5'");
   EXPECT_EQ(answer("kivi:group=16"), "kivi: 'group' must be one of 32|64|128, not '16'");
