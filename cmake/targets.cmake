@@ -23,12 +23,6 @@ if(PITH_SANITIZE)
     list(APPEND PITH_FLAGS_${isa} -fno-sanitize=undefined)
   endforeach()
   list(APPEND PITH_FLAGS_scalar -fno-sanitize=pointer-overflow)
-  if(PITH_SANITIZE MATCHES address AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
-    # Checks as calls, not in line: half the time to compile these large functions.
-    foreach(isa scalar avx2)
-      list(APPEND PITH_FLAGS_${isa} --param=asan-instrumentation-with-call-threshold=500)
-    endforeach()
-  endif()
   target_compile_options(pith_apps PRIVATE -O0)  # compiled for longer than they are waited for
 endif()
 # A table that this machine cannot run is compiled there to see that it compiles, and no more.

@@ -16,8 +16,9 @@ fail() {
 prompt="Luni toru."
 for _ in 1 2 3 4 5 6; do prompt="hiri rezo. $prompt fegu nama </script>. Bafe kulo. zuse fegu"; done
 prompt="$prompt Luni"
+# What is recomputed in floats was computed in floats.
 trace() {
-  "$pith" trace -m "$dir/recall.gguf" -p "$prompt" --kv snapkv:window=8,budget=30 "$@"
+  "$pith" trace --matmul f32 -m "$dir/recall.gguf" -p "$prompt" --kv snapkv:window=8,budget=30 "$@"
 }
 
 trace -o "$dir/t.npz" --tensors 1-2 --html "$dir/t.html" >"$dir/out" 2>"$dir/err" || fail "npz"
