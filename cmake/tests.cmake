@@ -51,6 +51,9 @@ add_library(pith_plain_test_flags INTERFACE)
 target_compile_options(pith_plain_test_flags INTERFACE -O0)
 
 file(GLOB support_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.cpp)
+list(REMOVE_ITEM support_sources ${PROJECT_SOURCE_DIR}/tests/support/main.cpp)
+add_library(pith_tests_main STATIC ${PROJECT_SOURCE_DIR}/tests/support/main.cpp)
+target_link_libraries(pith_tests_main PRIVATE pith_flags pith_plain_test_flags PUBLIC GTest::gmock)
 foreach(source ${support_sources})
   get_filename_component(name ${source} NAME_WE)
   pith_included(${source} linked _)
@@ -86,10 +89,9 @@ foreach(folder ${folders})
     add_executable(${folder}_tests ${sources})
     target_include_directories(${folder}_tests PRIVATE ${PROJECT_SOURCE_DIR}/tests)
     target_link_libraries(${folder}_tests PRIVATE pith_flags ${flags} ${helpers} ${linked}
-                                                  GTest::gmock_main rapidcheck)
+                                                  pith_tests_main rapidcheck)
     target_compile_definitions(${folder}_tests PRIVATE PITH_TEST_DATA="${PITH_TEST_DATA}")
-    # Tests of a folder write files of the same names, so they run one after the other.
-    gtest_discover_tests(${folder}_tests PROPERTIES LABELS ${folder} RESOURCE_LOCK ${folder}
+    gtest_discover_tests(${folder}_tests PROPERTIES LABELS ${folder}
                          DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60)
   endif()
   file(GLOB scripts CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/${folder}/*_test.sh)

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "support/attention_oracle.h"
+#include "support/same_bits.h"
 #include "tensor/codec.h"
 
 namespace pith {
@@ -19,10 +20,6 @@ namespace {
 
 using test::normal_numbers;
 using test::worst;
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 // A coded matrix and the numbers its code stands for.
 struct Weights {
@@ -103,8 +100,8 @@ TEST(Matmul, CodedActivationsAreOffByHalfACodeAtMost) {
 TEST(Matmul, AFormWithoutBlocksIsTheSameInBothForms) {
   const Weights w(DType::f16, 83, 100);
   const std::vector<float> x = normal_numbers(7 * 100, 8);
-  EXPECT_TRUE(same_bits(product(*make_cpu_backend(2), x, w),
-                        product(*make_cpu_backend(2, MatmulForm::f32), x, w)));
+  EXPECT_TRUE(test::same_bits(product(*make_cpu_backend(2), x, w),
+                              product(*make_cpu_backend(2, MatmulForm::f32), x, w)));
 }
 
 TEST(Matmul, ManyRowsAreCodedInPartsAndTheMemoryIsCounted) {
@@ -136,7 +133,7 @@ TEST_P(BothForms, ThreadsAndBatchesDoNotChangeABit) {
       const std::vector<float> one = product(*make_cpu_backend(1, GetParam()), x, w);
       for (const int threads : {2, 7}) {
         const auto backend = make_cpu_backend(threads, GetParam());
-        EXPECT_TRUE(same_bits(product(*backend, x, w), one)) << threads << " threads";
+        EXPECT_TRUE(test::same_bits(product(*backend, x, w), one)) << threads << " threads";
         for (const int64_t m : {1, 2, 4, 5, 70}) {
           const std::vector<float> part(x.begin(), x.begin() + m * cols);
           const std::vector<float> out = product(*backend, part, w);

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <gtest/gtest.h>
 #include <memory>
 #include <vector>
@@ -8,6 +7,7 @@
 #include "backend/cpu_backend.h"
 #include "support/attention_oracle.h"
 #include "support/paged_rows.h"
+#include "support/same_bits.h"
 
 namespace pith {
 namespace {
@@ -277,17 +277,13 @@ std::vector<float> answers(Backend& backend, std::vector<std::unique_ptr<Query>>
   return all;
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 TEST(PagedAttention, ThreadsDoNotChangeABit) {
   auto batch = ragged_batch();
   const std::vector<float> one = answers(*make_cpu_backend(1), batch);
   for (const int threads : {2, 3, 8}) {
     const auto backend = make_cpu_backend(threads);
     for (int repeat = 0; repeat < 5; ++repeat)
-      EXPECT_TRUE(same_bits(answers(*backend, batch), one)) << threads << " threads";
+      EXPECT_TRUE(test::same_bits(answers(*backend, batch), one)) << threads << " threads";
   }
 }
 
@@ -301,7 +297,7 @@ TEST(PagedAttention, ATokenAloneGivesTheSameBitsAsInABatch) {
     apart.insert(apart.end(), query->out.begin(), query->out.end());
     apart.insert(apart.end(), query->probs.begin(), query->probs.end());
   }
-  EXPECT_TRUE(same_bits(apart, together));
+  EXPECT_TRUE(test::same_bits(apart, together));
 }
 
 TEST(PagedAttention, SealingInTheSameFormatMovesNoBit) {
@@ -312,7 +308,7 @@ TEST(PagedAttention, SealingInTheSameFormatMovesNoBit) {
   for (const int pages : {1, 33, 78}) {
     query.rows.seal(pages);
     run(*backend, query);
-    EXPECT_TRUE(same_bits(query.out, open)) << pages << " pages";
+    EXPECT_TRUE(test::same_bits(query.out, open)) << pages << " pages";
   }
 }
 

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <gtest/gtest.h>
 #include <memory>
 #include <string>
@@ -9,6 +8,7 @@
 #include "backend/cpu_backend.h"
 #include "support/attention_oracle.h"
 #include "support/paged_rows.h"
+#include "support/same_bits.h"
 
 namespace pith {
 namespace {
@@ -18,10 +18,6 @@ using test::normal_numbers;
 using test::PagedLayout;
 using test::PagedRows;
 using test::worst;
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 // One layer of a prompt: all rows at once, earlier turns if any.
 struct Layer {
@@ -190,7 +186,7 @@ TEST(PromptAttention, HeadsThatKeptNothingStandAmongOthers) {
                                  .rule = layer.rule,
                                  .out = Cube::packed(out.data(), {20, 2, 16}),
                                  .column_mass = {}});
-  EXPECT_TRUE(same_bits(out, attend(*backend, layer, {20}).out));
+  EXPECT_TRUE(test::same_bits(out, attend(*backend, layer, {20}).out));
 }
 
 TEST(PromptAttention, CutsAndThreadsDoNotChangeABit) {
@@ -203,8 +199,8 @@ TEST(PromptAttention, CutsAndThreadsDoNotChangeABit) {
       for (const std::vector<int>& tiles :
            {std::vector<int>{150}, {64, 64, 22}, {1, 70, 79}, std::vector<int>(150, 1)}) {
         const Answer answer = attend(*backend, layer, tiles, Mass::sum);
-        EXPECT_TRUE(same_bits(answer.out, whole.out)) << threads << " threads";
-        EXPECT_TRUE(same_bits(answer.mass, whole.mass)) << threads << " threads";
+        EXPECT_TRUE(test::same_bits(answer.out, whole.out)) << threads << " threads";
+        EXPECT_TRUE(test::same_bits(answer.mass, whole.mass)) << threads << " threads";
       }
     }
   }
@@ -290,8 +286,8 @@ TEST(ReadPlans, OfEveryRowChangeNoBit) {
         ranges.push_back({row, std::min<int64_t>(450, row + piece)});
     for (const std::vector<int>& tiles : {std::vector<int>{450}, {7, 200, 43, 200}}) {
       const Answer planned = attend(*backend, layer, tiles, Mass::sum, &plan);
-      EXPECT_TRUE(same_bits(planned.out, all.out)) << "ranges of " << piece;
-      EXPECT_TRUE(same_bits(planned.mass, all.mass)) << "ranges of " << piece;
+      EXPECT_TRUE(test::same_bits(planned.out, all.out)) << "ranges of " << piece;
+      EXPECT_TRUE(test::same_bits(planned.mass, all.mass)) << "ranges of " << piece;
     }
   }
 }
@@ -334,8 +330,8 @@ TEST(ReadPlans, AreTheSameBitsForAnyCutAndThreads) {
   for (const int threads : {1, 3})
     for (const std::vector<int>& tiles : {std::vector<int>{450}, {1, 127, 200, 122}}) {
       const Answer cut = attend(*make_cpu_backend(threads), layer, tiles, Mass::most, &plan);
-      EXPECT_TRUE(same_bits(cut.out, whole.out));
-      EXPECT_TRUE(same_bits(cut.mass, whole.mass));
+      EXPECT_TRUE(test::same_bits(cut.out, whole.out));
+      EXPECT_TRUE(test::same_bits(cut.mass, whole.mass));
     }
 }
 
@@ -424,7 +420,7 @@ TEST(WindowMass, ThreadsDoNotChangeABit) {
   const Layer layer(5000, 2, 2, 16);
   const std::vector<float> one = window_mass(*make_cpu_backend(1), layer, 16);
   for (const int threads : {2, 4})
-    EXPECT_TRUE(same_bits(window_mass(*make_cpu_backend(threads), layer, 16), one));
+    EXPECT_TRUE(test::same_bits(window_mass(*make_cpu_backend(threads), layer, 16), one));
 }
 
 TEST(RowNorms, AreEuclidean) {

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <gtest/gtest.h>
 #include <limits>
 #include <string>
@@ -8,6 +7,8 @@
 
 #include "kernels/table.h"
 #include "support/attention_oracle.h"
+#include "support/kernel_tables.h"
+#include "support/same_bits.h"
 
 namespace pith {
 namespace {
@@ -149,28 +150,19 @@ void expect_matches_oracle(const Prompt& p, const Result& to, double bound = bou
     }
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 void expect_same_bits(const Result& a, const Result& b) {
-  EXPECT_TRUE(same_bits(a.out, b.out));
-  EXPECT_TRUE(same_bits(a.max, b.max));
-  EXPECT_TRUE(same_bits(a.sum, b.sum));
+  EXPECT_TRUE(test::same_bits(a.out, b.out));
+  EXPECT_TRUE(test::same_bits(a.max, b.max));
+  EXPECT_TRUE(test::same_bits(a.sum, b.sum));
 }
 
 class AttendTile : public ::testing::TestWithParam<std::tuple<std::string, bool>> {
  protected:
-  void SetUp() override {
-    int16 = std::get<1>(GetParam());
-    std::string why;
-    table_ = test::table_here(std::get<0>(GetParam()), why);
-    if (!table_) GTEST_SKIP() << why;
-  }
-  const KernelTable& table() const { return *table_; }
+  void SetUp() override { int16 = std::get<1>(GetParam()); }
+  const KernelTable& table() const { return table_; }
 
  private:
-  const KernelTable* table_ = nullptr;
+  const KernelTable& table_ = kernels_named(std::get<0>(GetParam()));
 };
 
 TEST_P(AttendTile, EqualsTheDefinitionForEveryDim) {
@@ -287,8 +279,8 @@ TEST_P(AttendTile, GivesMaximaAndSumsAloneWithoutValues) {
   job.v = nullptr;
   job.out = nullptr;
   table().attend_tile(job);
-  EXPECT_TRUE(same_bits(to.max, whole.max));
-  EXPECT_TRUE(same_bits(to.sum, whole.sum));
+  EXPECT_TRUE(test::same_bits(to.max, whole.max));
+  EXPECT_TRUE(test::same_bits(to.sum, whole.sum));
 }
 
 TEST_P(AttendTile, ReadsHeadsAndRowsWithStrides) {
@@ -392,7 +384,7 @@ TEST_P(AttendTile, GathersWhatEveryRowReceives) {
         const std::vector<float> mass = gathered(table(), p, how, shared, {0, 205});
         EXPECT_LT(worst(mass, oracle_mass(p, how, shared)), bound_of(2e-5));
         // Columns are independent, so ranges of keys may be gathered apart.
-        EXPECT_TRUE(same_bits(mass, gathered(table(), p, how, shared, {0, 64, 192, 205})));
+        EXPECT_TRUE(test::same_bits(mass, gathered(table(), p, how, shared, {0, 64, 192, 205})));
       }
 }
 
@@ -457,7 +449,7 @@ TEST_P(AttendTile, SaysSoWhereARowThatIsSeenIsNotANumber) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tables, AttendTile,
-                         ::testing::Combine(::testing::Values("scalar", "avx2", "avx512", "neon"),
+                         ::testing::Combine(::testing::ValuesIn(test::tables_here()),
                                             ::testing::Bool()),
                          [](const auto& info) {
                            return std::get<0>(info.param) +

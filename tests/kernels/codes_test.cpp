@@ -11,6 +11,7 @@
 #include "kernels/table.h"
 #include "support/attention_oracle.h"
 #include "support/kernel_helpers.h"
+#include "support/kernel_tables.h"
 #include "tensor/codec.h"
 
 namespace pith {
@@ -24,18 +25,7 @@ constexpr DType kCoded[] = {DType::q8_0, DType::q4_0, DType::q4_1,   DType::q5_0
                             DType::q5_1, DType::q2_k, DType::q3_k,   DType::q4_k,
                             DType::q5_k, DType::q6_k, DType::iq4_nl, DType::iq4_xs};
 
-class Codes : public ::testing::TestWithParam<std::string> {
- protected:
-  void SetUp() override {
-    std::string why;
-    table_ = test::table_here(GetParam(), why);
-    if (!table_) GTEST_SKIP() << why;
-  }
-  const KernelTable& table() const { return *table_; }
-
- private:
-  const KernelTable* table_ = nullptr;
-};
+using Codes = test::OnATable;
 
 struct Case {
   DType dtype;
@@ -225,9 +215,7 @@ TEST_P(Codes, AResultHasTheSameBitsWhateverElseIsInTheCall) {
 }
 
 TEST_P(Codes, HaveTheBitsOfTheScalarTable) {
-  std::string why;
-  const KernelTable* scalar = test::table_here("scalar", why);
-  ASSERT_TRUE(scalar);
+  const KernelTable& scalar = kernels_named("scalar");
   Random random(6);
   for (const DType dtype : kCoded) {
     Case c(dtype, 1280, 19, 7, random);
@@ -236,7 +224,7 @@ TEST_P(Codes, HaveTheBitsOfTheScalarTable) {
       c.row(2)[k] = std::exp(20 * c.row(2)[k]);
       c.row(3)[k] = k % 7 == 0 ? c.row(3)[k] : 0;
     }
-    const std::vector<float> a = c.run(table()), b = c.run(*scalar);
+    const std::vector<float> a = c.run(table()), b = c.run(scalar);
     for (size_t i = 0; i < a.size(); ++i)
       ASSERT_TRUE(same_bits(a[i], b[i]))
           << traits(dtype).name << " number " << i << ": " << a[i] << " and " << b[i];
@@ -274,8 +262,8 @@ TEST_P(Codes, EmptyMatricesGiveZerosOrNothing) {
   EXPECT_EQ(out, (std::vector<float>{5, 0, 0, 5, 0, 0}));
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, Codes, ::testing::Values("scalar", "avx2", "avx512", "neon"),
-                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(Tables, Codes, ::testing::ValuesIn(test::tables_here()),
+                         test::name_of_table);
 
 }  // namespace
 }  // namespace pith

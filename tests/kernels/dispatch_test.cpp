@@ -1,9 +1,12 @@
+#include <algorithm>
 #include <cstdlib>
 #include <gtest/gtest.h>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "kernels/kernels.h"
+#include "support/kernel_tables.h"
 
 namespace pith {
 namespace {
@@ -88,6 +91,15 @@ TEST(Dispatch, ANameThisCpuCannotRunIsRefused) {
     EXPECT_NE(sentence.find("scalar"), std::string::npos) << sentence;
   }
   if (!tried) GTEST_SKIP() << "this CPU runs every table that is built";
+}
+
+TEST(Dispatch, EveryTableThereIsIsTestedHere) {
+  const std::vector<std::string> here = test::tables_here();
+  std::string missing;
+  for (const char* name : {"scalar", "avx2", "avx512", "neon"})
+    if (std::ranges::find(here, name) == here.end())
+      missing += std::string(missing.empty() ? "" : ", ") + name;
+  if (!missing.empty()) GTEST_SKIP() << "this machine cannot run the kernels of " << missing;
 }
 
 TEST(Dispatch, TheForcedTableIsTheOneThatRuns) {

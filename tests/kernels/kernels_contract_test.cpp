@@ -11,6 +11,7 @@
 #include "kernels/table.h"
 #include "support/attention_oracle.h"
 #include "support/kernel_helpers.h"
+#include "support/kernel_tables.h"
 
 namespace pith {
 namespace {
@@ -20,18 +21,7 @@ using test::uniform_floats;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-class Kernels : public ::testing::TestWithParam<std::string> {
- protected:
-  void SetUp() override {
-    std::string why;
-    table_ = test::table_here(GetParam(), why);
-    if (!table_) GTEST_SKIP() << why;
-  }
-  const KernelTable& table() const { return *table_; }
-
- private:
-  const KernelTable* table_ = nullptr;
-};
+using Kernels = test::OnATable;
 
 // Every count up to more than two vectors of the widest target, and a few long ones.
 std::vector<int64_t> counts() {
@@ -332,9 +322,7 @@ TEST_P(Kernels, ANumberDoesNotDependOnWhereInTheRowItStands) {
 }
 
 TEST_P(Kernels, AgreeWithTheScalarTable) {
-  std::string why;
-  const KernelTable* scalar = test::table_here("scalar", why);
-  ASSERT_TRUE(scalar);
+  const KernelTable& scalar = kernels_named("scalar");
   Random random(10);
   const std::vector<float> x = uniform_floats(501, -6, 6, random);
   const std::vector<float> y = uniform_floats(501, -6, 6, random);
@@ -344,26 +332,26 @@ TEST_P(Kernels, AgreeWithTheScalarTable) {
       ASSERT_NEAR(a[i], b[i], 1e-5 * (1 + std::fabs(b[i]))) << name << ", number " << i;
   };
   table().rms_norm(x.data(), y.data(), 1e-5f, 501, a.data());
-  scalar->rms_norm(x.data(), y.data(), 1e-5f, 501, b.data());
+  scalar.rms_norm(x.data(), y.data(), 1e-5f, 501, b.data());
   same("rms_norm");
   table().layer_norm(x.data(), y.data(), x.data(), 1e-5f, 501, a.data());
-  scalar->layer_norm(x.data(), y.data(), x.data(), 1e-5f, 501, b.data());
+  scalar.layer_norm(x.data(), y.data(), x.data(), 1e-5f, 501, b.data());
   same("layer_norm");
   table().silu_mul(x.data(), y.data(), 501, a.data());
-  scalar->silu_mul(x.data(), y.data(), 501, b.data());
+  scalar.silu_mul(x.data(), y.data(), 501, b.data());
   same("silu_mul");
   table().gelu_mul(x.data(), y.data(), 501, a.data());
-  scalar->gelu_mul(x.data(), y.data(), 501, b.data());
+  scalar.gelu_mul(x.data(), y.data(), 501, b.data());
   same("gelu_mul");
   table().gelu(x.data(), 501, a.data());
-  scalar->gelu(x.data(), 501, b.data());
+  scalar.gelu(x.data(), 501, b.data());
   same("gelu");
-  EXPECT_NEAR(table().dot(x.data(), y.data(), 501), scalar->dot(x.data(), y.data(), 501), 1e-2);
-  EXPECT_EQ(table().max(x.data(), 501), scalar->max(x.data(), 501));
+  EXPECT_NEAR(table().dot(x.data(), y.data(), 501), scalar.dot(x.data(), y.data(), 501), 1e-2);
+  EXPECT_EQ(table().max(x.data(), 501), scalar.max(x.data(), 501));
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, Kernels, ::testing::Values("scalar", "avx2", "avx512", "neon"),
-                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(Tables, Kernels, ::testing::ValuesIn(test::tables_here()),
+                         test::name_of_table);
 
 }  // namespace
 }  // namespace pith

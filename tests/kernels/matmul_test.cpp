@@ -8,6 +8,7 @@
 #include "kernels/table.h"
 #include "support/attention_oracle.h"
 #include "support/kernel_helpers.h"
+#include "support/kernel_tables.h"
 #include "tensor/codec.h"
 #include "tensor/half.h"
 
@@ -19,18 +20,7 @@ using test::kDTypes;
 using test::random_weights;
 using test::uniform_floats;
 
-class Matmul : public ::testing::TestWithParam<std::string> {
- protected:
-  void SetUp() override {
-    std::string why;
-    table_ = test::table_here(GetParam(), why);
-    if (!table_) GTEST_SKIP() << why;
-  }
-  const KernelTable& table() const { return *table_; }
-
- private:
-  const KernelTable* table_ = nullptr;
-};
+using Matmul = test::OnATable;
 
 // A matrix whose rows start at an odd address, activations, and a matrix of results that is wider
 // than the rows asked for.
@@ -151,13 +141,11 @@ TEST_P(Matmul, AResultHasTheSameBitsWhateverElseIsInTheCall) {
 }
 
 TEST_P(Matmul, AgreesWithTheScalarTable) {
-  std::string why;
-  const KernelTable* scalar = test::table_here("scalar", why);
-  ASSERT_TRUE(scalar);
+  const KernelTable& scalar = kernels_named("scalar");
   Random random(4);
   for (const DType dtype : kDTypes) {
     const Case c(dtype, traits(dtype).block_elements == 1 ? 531 : 768, 13, 6, random);
-    const std::vector<float> a = c.run(table()), b = c.run(*scalar);
+    const std::vector<float> a = c.run(table()), b = c.run(scalar);
     for (size_t i = 0; i < a.size(); ++i)
       ASSERT_NEAR(a[i], b[i], 3e-5) << traits(dtype).name << " number " << i;
   }
@@ -260,10 +248,10 @@ TEST_P(Dequantise, EveryHalfIsReadExactly) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, Matmul, ::testing::Values("scalar", "avx2", "avx512", "neon"),
-                         [](const auto& name) { return name.param; });
-INSTANTIATE_TEST_SUITE_P(Tables, Dequantise, ::testing::Values("scalar", "avx2", "avx512", "neon"),
-                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(Tables, Matmul, ::testing::ValuesIn(test::tables_here()),
+                         test::name_of_table);
+INSTANTIATE_TEST_SUITE_P(Tables, Dequantise, ::testing::ValuesIn(test::tables_here()),
+                         test::name_of_table);
 
 }  // namespace
 }  // namespace pith

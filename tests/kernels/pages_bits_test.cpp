@@ -13,6 +13,7 @@
 #include "kernels/table.h"
 #include "support/attention_oracle.h"
 #include "support/kernel_helpers.h"
+#include "support/kernel_tables.h"
 #include "tensor/half.h"
 
 namespace pith {
@@ -42,29 +43,14 @@ constexpr Format kFormats[] = {
     {Quant::q8_groups32, 8, 32, false},   {Quant::q8_groups64, 8, 64, false},
     {Quant::q8_groups128, 8, 128, false}};
 
-class BitsPages : public ::testing::TestWithParam<std::string> {
+class BitsPages : public test::OnATable {
  protected:
-  void SetUp() override {
-    std::string why;
-    table_ = test::table_here(GetParam(), why);
-    if (!table_) GTEST_SKIP() << why;
-  }
-  const PageKernels& kernels(const Format& f) const {
-    return table_->page[static_cast<int>(f.quant)];
-  }
+  const PageKernels& kernels(const Format& f) const { return page(f.quant); }
 
-  // Queries as the format wants them.
   std::vector<float> prepared(const Format& f, const std::vector<float>& q, int heads,
                               int dim) const {
-    if (!kernels(f).prepare) return q;
-    Guarded<float> to(kernels(f).query_floats(heads, dim));
-    kernels(f).prepare(q.data(), heads, dim, to.data());
-    EXPECT_TRUE(to.guards_stand());
-    return {to.span().begin(), to.span().end()};
+    return test::prepared(kernels(f), q, heads, dim);
   }
-
- private:
-  const KernelTable* table_ = nullptr;
 };
 
 struct Rows {
@@ -188,13 +174,12 @@ TEST_P(BitsPages, CodingADecodedPageAgainChangesNothing) {
 }
 
 TEST_P(BitsPages, EveryTableWritesTheSameBytes) {
-  std::string why;
-  const KernelTable* scalar = test::table_here("scalar", why);
+  const KernelTable& scalar = kernels_named("scalar");
   for (const Format& f : kFormats)
     for (const int dim : {3, 40, 64, 128}) {
       const Rows given(25, dim, 3);
       Page mine(kernels(f), given);
-      Page defined(scalar->page[static_cast<int>(f.quant)], given);
+      Page defined(scalar.page[static_cast<int>(f.quant)], given);
       ASSERT_TRUE(std::ranges::equal(mine.bytes.span(), defined.bytes.span()))
           << f.bits << " bits, group " << f.group << ", dim " << dim;
     }
@@ -338,8 +323,8 @@ TEST_P(BitsPages, TakeTheBytesThatTheFormatPromises) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, BitsPages, ::testing::Values("scalar", "avx2", "avx512", "neon"),
-                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Tables, BitsPages, ::testing::ValuesIn(test::tables_here()),
+                         test::name_of_table);
 
 }  // namespace
 }  // namespace pith

@@ -12,6 +12,7 @@
 #include "kernels/table.h"
 #include "support/attention_oracle.h"
 #include "support/kernel_helpers.h"
+#include "support/kernel_tables.h"
 
 namespace pith {
 namespace {
@@ -21,18 +22,10 @@ using test::normal_numbers;
 
 constexpr int kKeyColumns = 32;  // share a scale; a value has one
 
-class Int8Pages : public ::testing::TestWithParam<std::string> {
+class Int8Pages : public test::OnATable {
  protected:
-  void SetUp() override {
-    std::string why;
-    table_ = test::table_here(GetParam(), why);
-    if (!table_) GTEST_SKIP() << why;
-  }
-  const PageKernels& keys() const { return table_->page[static_cast<int>(Quant::q8_keys)]; }
-  const PageKernels& values() const { return table_->page[static_cast<int>(Quant::q8_values)]; }
-
- private:
-  const KernelTable* table_ = nullptr;
+  const PageKernels& keys() const { return page(Quant::q8_keys); }
+  const PageKernels& values() const { return page(Quant::q8_values); }
 };
 
 struct Page {
@@ -265,8 +258,8 @@ TEST_P(Int8Pages, AHeadAloneGivesTheSameBitsAsAmongOthersAndWeightsOfNothingAddN
   EXPECT_EQ(sums, before);
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, Int8Pages, ::testing::Values("scalar", "avx2", "avx512", "neon"),
-                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Tables, Int8Pages, ::testing::ValuesIn(test::tables_here()),
+                         test::name_of_table);
 
 }  // namespace
 }  // namespace pith

@@ -10,6 +10,7 @@
 #include "kernels/table.h"
 #include "support/attention_oracle.h"
 #include "support/kernel_helpers.h"
+#include "support/kernel_tables.h"
 #include "tensor/half.h"
 
 namespace pith {
@@ -144,28 +145,14 @@ class Judged {
   double limit_ = 0;
 };
 
-class OutlierPages : public ::testing::TestWithParam<std::string> {
+class OutlierPages : public test::OnATable {
  protected:
-  void SetUp() override {
-    std::string why;
-    table_ = test::table_here(GetParam(), why);
-    if (!table_) GTEST_SKIP() << why;
-  }
-  const PageKernels& kernels(const Format& f) const {
-    return table_->page[static_cast<int>(f.quant())];
-  }
-  const PageKernels& base(const Format& f) const { return table_->page[static_cast<int>(f.base)]; }
+  const PageKernels& kernels(const Format& f) const { return page(f.quant()); }
+  const PageKernels& base(const Format& f) const { return page(f.base); }
   std::vector<float> prepared(const Format& f, const std::vector<float>& q, int heads,
                               int dim) const {
-    if (!kernels(f).prepare) return q;
-    Guarded<float> to(kernels(f).query_floats(heads, dim));
-    kernels(f).prepare(q.data(), heads, dim, to.data());
-    EXPECT_TRUE(to.guards_stand());
-    return {to.span().begin(), to.span().end()};
+    return test::prepared(kernels(f), q, heads, dim);
   }
-
- private:
-  const KernelTable* table_ = nullptr;
 };
 
 void expect_bounded(const Format& f, const PageKernels& kernels, const Rows& given) {
@@ -234,12 +221,11 @@ TEST_P(OutlierPages, WhateverComesInFiniteNumbersComeOut) {
 }
 
 TEST_P(OutlierPages, EveryTableWritesTheSameBytes) {
-  std::string why;
-  const KernelTable* scalar = test::table_here("scalar", why);
+  const KernelTable& scalar = kernels_named("scalar");
   for (const int dim : {3, 40, 64})
     for (const Format& f : formats(dim)) {
       const Rows given = with_far_ones(25, dim, 3, 1, 30);
-      Page mine(kernels(f), given), defined(scalar->page[static_cast<int>(f.quant())], given);
+      Page mine(kernels(f), given), defined(scalar.page[static_cast<int>(f.quant())], given);
       ASSERT_TRUE(std::ranges::equal(mine.bytes.span(), defined.bytes.span()))
           << "format " << static_cast<int>(f.base) << ", dim " << dim;
     }
@@ -357,9 +343,8 @@ TEST_P(OutlierPages, LargePagesAreLikeSmallOnes) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, OutlierPages,
-                         ::testing::Values("scalar", "avx2", "avx512", "neon"),
-                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Tables, OutlierPages, ::testing::ValuesIn(test::tables_here()),
+                         test::name_of_table);
 
 }  // namespace
 }  // namespace pith

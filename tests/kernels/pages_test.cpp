@@ -7,6 +7,7 @@
 
 #include "kernels/table.h"
 #include "support/attention_oracle.h"
+#include "support/kernel_tables.h"
 #include "tensor/half.h"
 
 namespace pith {
@@ -55,17 +56,10 @@ constexpr Format kFormats[] = {
     {"e5m2", Quant::fp8_e5m2, 1, nearest_of<2, 0x7c>},
 };
 
-class Pages : public ::testing::TestWithParam<std::string> {
+class Pages : public test::OnATable {
  protected:
-  void SetUp() override {
-    std::string why;
-    table_ = test::table_here(GetParam(), why);
-    if (!table_) GTEST_SKIP() << why;
-  }
-  const PageKernels& page(const Format& f) const { return table_->page[static_cast<int>(f.quant)]; }
-
- private:
-  const KernelTable* table_ = nullptr;
+  using OnATable::page;
+  const PageKernels& page(const Format& f) const { return page(f.quant); }
 };
 
 // A page with guard bytes behind it.
@@ -250,8 +244,8 @@ TEST_P(Pages, AHeadOrARowAloneGivesTheSameBitsAsAmongOthers) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, Pages, ::testing::Values("scalar", "avx2", "avx512", "neon"),
-                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Tables, Pages, ::testing::ValuesIn(test::tables_here()),
+                         test::name_of_table);
 
 }  // namespace
 }  // namespace pith

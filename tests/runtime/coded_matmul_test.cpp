@@ -2,7 +2,6 @@
 // promise holds in both forms, and the forms lie as close together as docs/numerics.md says.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <gtest/gtest.h>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "runtime/forward.h"
 #include "support/golden.h"
 #include "support/meter_backend.h"
+#include "support/same_bits.h"
 #include "support/test_data.h"
 #include "support/tiny_model.h"
 
@@ -41,10 +41,6 @@ std::vector<float> answer(const std::string& path, const EngineOptions& how,
   return all;
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 class CodedWeights : public ::testing::TestWithParam<MatmulForm> {
  protected:
   void SetUp() override {
@@ -64,12 +60,12 @@ class CodedWeights : public ::testing::TestWithParam<MatmulForm> {
 TEST_P(CodedWeights, AnswerTheSameWhateverTheTilesAndThreads) {
   const std::vector<float> whole = answer_of(options(GetParam()), "full");
   for (const int tile : {1, 7, 64})
-    EXPECT_TRUE(same_bits(whole, answer_of(options(GetParam(), 1, tile), "full"))) << tile;
+    EXPECT_TRUE(test::same_bits(whole, answer_of(options(GetParam(), 1, tile), "full"))) << tile;
 }
 
 TEST_P(CodedWeights, AnswerAsTheFullCacheWhereTheBudgetHoldsThePrompt) {
   const std::vector<float> full = answer_of(options(GetParam()), "full");
-  EXPECT_TRUE(same_bits(full, answer_of(options(GetParam()), "snapkv:budget=1000")));
+  EXPECT_TRUE(test::same_bits(full, answer_of(options(GetParam()), "snapkv:budget=1000")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, CodedWeights, ::testing::Values(MatmulForm::int8, MatmulForm::f32),
@@ -83,8 +79,8 @@ TEST(PromptAttention, IsOfIntegersUnlessTheModelIsF32) {
     model.dtype = dtype;
     const std::string path = write_tiny_model(model);
     const std::vector<int32_t> prompt = tiny_tokens(model, 150);
-    EXPECT_EQ(same_bits(answer(path, options(MatmulForm::int8), "full", prompt),
-                        answer(path, options(MatmulForm::f32), "full", prompt)),
+    EXPECT_EQ(test::same_bits(answer(path, options(MatmulForm::int8), "full", prompt),
+                              answer(path, options(MatmulForm::f32), "full", prompt)),
               dtype == DType::f32)
         << traits(dtype).name;
   }

@@ -1,6 +1,5 @@
 // Roles that change how a prompt runs: readers of tiles and probes, on models of every
 // architecture.
-#include <cstring>
 #include <gtest/gtest.h>
 #include <map>
 
@@ -8,6 +7,7 @@
 #include "policy/defaults.h"
 #include "policy/registry.h"
 #include "runtime/engine.h"
+#include "support/same_bits.h"
 #include "support/tiny_model.h"
 
 namespace pith {
@@ -40,10 +40,6 @@ std::vector<float> answer(Engine& engine, Session& session, std::span<const int3
     all.insert(all.end(), session.logits.begin(), session.logits.end());
   }
   return all;
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 std::shared_ptr<Policy> keeping_everything() {
@@ -105,7 +101,7 @@ TEST_P(TileReaders, ThatReadEverythingAreTheFullCacheBitForBit) {
   const auto session = engine.open("full");
   const auto full = answer(engine, *session, prompt, 2);
   for (const bool looks : {false, true})
-    EXPECT_TRUE(same_bits(full, read_by(GetParam(), 1, looks, options(2, 70), prompt)));
+    EXPECT_TRUE(test::same_bits(full, read_by(GetParam(), 1, looks, options(2, 70), prompt)));
 }
 
 TEST_P(TileReaders, OfEveryMethodToldToReadEverythingAreTheFullCacheBitForBit) {
@@ -115,14 +111,14 @@ TEST_P(TileReaders, OfEveryMethodToldToReadEverythingAreTheFullCacheBitForBit) {
   const auto expected = answer(engine, *full, prompt, 2);
   for (const char* spec : {"flexprefill:gamma=1", "xattention:threshold=1", "kvzip:budget=1.0"}) {
     const auto session = engine.open(spec);
-    EXPECT_TRUE(same_bits(expected, answer(engine, *session, prompt, 2))) << spec;
+    EXPECT_TRUE(test::same_bits(expected, answer(engine, *session, prompt, 2))) << spec;
   }
   for (const char* spec : {"flexprefill:gamma=0.5,least=64", "xattention:threshold=0.5"}) {
     const auto whole = engine.open(spec);
     const auto at_once = answer(engine, *whole, prompt, 2);
     Engine other(model_of(GetParam()), options(1, 37));
     const auto cut = other.open(spec);
-    EXPECT_TRUE(same_bits(at_once, answer(other, *cut, prompt, 2))) << spec;
+    EXPECT_TRUE(test::same_bits(at_once, answer(other, *cut, prompt, 2))) << spec;
   }
 }
 
@@ -131,7 +127,7 @@ TEST_P(TileReaders, AnswerTheSameHoweverThePromptIsCutIntoTiles) {
   const auto whole = read_by(GetParam(), 2, true, options(1), prompt);
   for (const int tile : {1, 90, 299})
     for (const bool looks : {false, true})
-      EXPECT_TRUE(same_bits(whole, read_by(GetParam(), 2, looks, options(2, tile), prompt)))
+      EXPECT_TRUE(test::same_bits(whole, read_by(GetParam(), 2, looks, options(2, tile), prompt)))
           << tile;
 }
 
@@ -140,8 +136,8 @@ INSTANTIATE_TEST_SUITE_P(Roles, TileReaders, ::testing::ValuesIn(names()),
 
 TEST(TileReaders, ChangeAnswersWhenTheyReadLess) {
   const auto prompt = tiny_tokens(tiny_model("llama"), 300);
-  EXPECT_FALSE(same_bits(read_by("llama", 1, true, options(1), prompt),
-                         read_by("llama", 2, true, options(1), prompt)));
+  EXPECT_FALSE(test::same_bits(read_by("llama", 1, true, options(1), prompt),
+                               read_by("llama", 2, true, options(1), prompt)));
 }
 
 TEST(TileReaders, ThatLookHaveTheQueriesOfALayerCounted) {
@@ -270,8 +266,8 @@ TEST(Probes, SeeTheWholePromptLikeAFurtherTurn) {
           continue;
         }
         const Seen& pass = seen[{round, l}];
-        EXPECT_TRUE(same_bits(pass.q, turn[static_cast<size_t>(l)].q)) << l;
-        EXPECT_TRUE(same_bits(pass.k, turn[static_cast<size_t>(l)].k)) << l;
+        EXPECT_TRUE(test::same_bits(pass.q, turn[static_cast<size_t>(l)].q)) << l;
+        EXPECT_TRUE(test::same_bits(pass.k, turn[static_cast<size_t>(l)].k)) << l;
         EXPECT_EQ(pass.positions.back(), 101 + (round ? 50 : 49));
       }
     }
@@ -285,7 +281,7 @@ TEST(Probes, LeaveNothingInTheCacheButScores) {
     Engine engine(model_of(name), options(2, 50));
     const auto full = engine.open("full"), probed = engine.open(probing({}, nullptr));
     const auto plain = answer(engine, *full, prompt, 3);
-    EXPECT_TRUE(same_bits(plain, answer(engine, *probed, prompt, 3)));
+    EXPECT_TRUE(test::same_bits(plain, answer(engine, *probed, prompt, 3)));
     EXPECT_EQ(full->store->rows(), probed->store->rows());
     EXPECT_EQ(engine.pool().used_bytes(MemoryClass::prompt), 0u);
   }

@@ -1,7 +1,6 @@
 // A session that went through a file is the session it was; a file that is not what was written
 // is refused in a sentence.
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
@@ -10,6 +9,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "runtime/engine.h"
+#include "support/same_bits.h"
 #include "support/tiny_model.h"
 
 namespace pith {
@@ -56,10 +56,6 @@ std::vector<float> go_on(Engine& engine, Session& session, std::span<const int32
   return all;
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 std::string error_of(Engine& engine, const std::string& file) {
   try {
     engine.load(file);
@@ -86,7 +82,8 @@ TEST(SessionFile, GivesTheSameLogitsBitForBitForEveryArchitectureAndMethod) {
       EXPECT_EQ(restored->store->rows(), session->store->rows());
       EXPECT_EQ(restored->compressor.stats().rows_kept, session->compressor.stats().rows_kept);
       const auto turn = std::span(prompt).subspan(90);
-      EXPECT_TRUE(same_bits(go_on(engine, *session, turn, 5), go_on(engine, *restored, turn, 5)))
+      EXPECT_TRUE(
+          test::same_bits(go_on(engine, *session, turn, 5), go_on(engine, *restored, turn, 5)))
           << name << " " << spec;
     }
   }

@@ -72,17 +72,6 @@ std::vector<float> normal_numbers(size_t count, uint64_t seed, float spread) {
   return x;
 }
 
-const KernelTable* table_here(const std::string& name, std::string& why) {
-  for (const KernelTarget& target : kernel_targets()) {
-    if (name != target.table->name) continue;
-    if (target.runs_here) return target.table;
-    why = "this CPU cannot run " + name;
-    return nullptr;
-  }
-  why = name + " is not built for this kind of machine";
-  return nullptr;
-}
-
 double worst(std::span<const float> a, std::span<const double> b) {
   double most = 0;
   for (size_t i = 0; i < b.size(); ++i) {

@@ -36,9 +36,6 @@ class AttentionOracle {
 // Numbers of a normal distribution, the same in every run.
 std::vector<float> normal_numbers(size_t count, uint64_t seed, float spread = 1);
 
-// The table of that name, or null and why it cannot be tested here.
-const KernelTable* table_here(const std::string& name, std::string& why);
-
 // Largest |a - b| / (1 + |b|).
 double worst(std::span<const float> a, std::span<const double> b);
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <span>
@@ -11,6 +10,7 @@
 
 #include "policy/registry.h"
 #include "runtime/engine.h"
+#include "support/same_bits.h"
 #include "support/tiny_model.h"
 
 namespace pith::test {
@@ -53,10 +53,6 @@ inline std::vector<float> answer(const std::string& model, const EngineOptions& 
   Engine engine(loaded_tiny_model(model), how);
   const auto session = open_tiny(engine, spec);
   return answer(engine, *session, prompt, steps);
-}
-
-inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 }  // namespace pith::test

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <string>
-#include <unistd.h>
 
 #include "base/random.h"
 #include "gtest/gtest.h"
@@ -14,13 +13,10 @@
 namespace pith::test {
 
 inline std::string toy_calibration(const KvShape& shape) {
-  const auto folder = std::filesystem::path(::testing::TempDir()) /
-                      ("pith_toy_calibration_" + std::to_string(::getpid()));
-  std::filesystem::create_directories(folder);
-  std::string name;
+  std::string path = ::testing::TempDir() + "toy_calibration";
   for (const int part : {shape.layers, shape.query_heads, shape.heads, shape.dim})
-    name += std::to_string(part) + "_";
-  const std::string path = (folder / (name + "toy.gguf")).string();
+    path += "_" + std::to_string(part);
+  path += ".gguf";
   if (std::filesystem::exists(path)) return path;
   Random random(77);
   std::vector<CalibrationTensor> tensors;
