@@ -224,13 +224,6 @@ inline void block_sums(const std::byte* x, Code code, Side side, IVec (&total)[R
   }
 }
 
-template <class T>
-inline T word(const std::byte* p) {
-  T x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return x;
-}
-
 // Takes the sums of a block into the results of one vector of rows of weights.
 template <class Format, int R, int V>
 inline void add_block(const std::byte* x, const float* side, int v, IVec (&total)[R][V],

@@ -114,9 +114,8 @@ inline void put_scales(Of<FormatQ5K>, const Column& at, std::byte* to, int64_t s
 inline void put_scales(Of<FormatIq4Xs>, const Column& at, std::byte* to, int64_t stride) {
   alignas(32) float scale[kLanes][8];
   for (int r = 0; r < kLanes; ++r) {
-    const uint32_t low = load_u32(at.row[r] + offsetof(BlockIq4Xs, scales_low));
-    uint16_t high;
-    __builtin_memcpy(&high, at.row[r] + offsetof(BlockIq4Xs, scales_high), sizeof high);
+    const auto low = word<uint32_t>(at.row[r] + offsetof(BlockIq4Xs, scales_low));
+    const auto high = word<uint16_t>(at.row[r] + offsetof(BlockIq4Xs, scales_high));
     for (int g = 0; g < 8; ++g)
       scale[r][g] = static_cast<float>(FormatIq4Xs::six_bits(low, high, g));
   }

@@ -20,8 +20,10 @@ struct Shares {
   bool middle;   // codes span what they share, rather than lie about zero
 };
 
+constexpr float kMostHalf = 65504;  // the largest finite half
+
 inline float within_half(float x) {
-  return x > 65504.0f ? 65504.0f : x >= -65504.0f ? x : -65504.0f;
+  return x > kMostHalf ? kMostHalf : x >= -kMostHalf ? x : -kMostHalf;
 }
 
 // n numbers, `step` floats apart.
@@ -64,7 +66,7 @@ struct Cut {
   }
   // The largest absolute value.
   float size(const float* x, int n) const {
-    float low = -65504.0f, high = 65504.0f;
+    float low = -kMostHalf, high = kMostHalf;
     reach(x, 1, n, low, high);
     return -low > high ? -low : high;
   }

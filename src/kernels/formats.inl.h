@@ -15,6 +15,7 @@
 
 #include "kernels/table.h"
 #include "kernels/vec_math.inl.h"
+#include "kernels/word.inl.h"
 #include "tensor/blocks.h"
 
 namespace pith {
@@ -65,12 +66,6 @@ struct Packed {
   static constexpr int kElements = Elements, kBytes = sizeof(Layout);
   static constexpr int kBits = Bits, kOffset = Offset;
 };
-
-inline uint32_t load_u32(const std::byte* p) {
-  uint32_t x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return x;
-}
 
 // Where `raw` reads: the bytes of one block. The integer kernels have sources of two.
 struct OneRow {
@@ -237,8 +232,8 @@ struct FormatQ3K : Packed<BlockQ3K, 256, 3, 4> {
   // Sixteen scales of 6 bits, each 32 too high.
   static void read_scales(const std::byte* b, std::byte* bytes) {
     const std::byte* packed = b + offsetof(BlockQ3K, scales);
-    const uint32_t low[2] = {load_u32(packed), load_u32(packed + 4)};
-    const uint32_t high = load_u32(packed + 8);
+    const uint32_t low[2] = {word<uint32_t>(packed), word<uint32_t>(packed + 4)};
+    const uint32_t high = word<uint32_t>(packed + 8);
     for (int i = 0; i < 4; ++i) {
       const uint32_t four =
           ((low[i % 2] >> (4 * (i / 2))) & 0x0f0f0f0fu) | (((high >> (2 * i)) & 0x03030303u) << 4);
@@ -269,7 +264,8 @@ struct ScaleMin {
   ScaleMin() = default;
   // Eight bytes of scales, then eight of minima.
   static void read(const std::byte* packed, std::byte* bytes) {
-    const uint32_t a = load_u32(packed), b = load_u32(packed + 4), c = load_u32(packed + 8);
+    const uint32_t a = word<uint32_t>(packed), b = word<uint32_t>(packed + 4),
+                   c = word<uint32_t>(packed + 8);
     const uint32_t words[4] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | ((a >> 2) & 0x30303030u),
                                b & 0x3f3f3f3fu,
                                ((c >> 4) & 0x0f0f0f0fu) | ((b >> 2) & 0x30303030u)};
@@ -362,9 +358,8 @@ struct FormatIq4Xs : Packed<BlockIq4Xs, 256, 8, 128> {
   FormatIq4Xs() = default;
   explicit FormatIq4Xs(const std::byte* b) : p(b) {
     const float d = kCodeUnit * load_half(b + offsetof(BlockIq4Xs, d));
-    const uint32_t low = load_u32(b + offsetof(BlockIq4Xs, scales_low));
-    uint16_t high;
-    __builtin_memcpy(&high, b + offsetof(BlockIq4Xs, scales_high), sizeof high);
+    const auto low = word<uint32_t>(b + offsetof(BlockIq4Xs, scales_low));
+    const auto high = word<uint16_t>(b + offsetof(BlockIq4Xs, scales_high));
     for (int g = 0; g < 8; ++g) scale[g] = d * static_cast<float>(six_bits(low, high, g));
   }
   static int32_t six_bits(uint32_t low, uint32_t high, int g) {

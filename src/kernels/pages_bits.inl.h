@@ -25,6 +25,7 @@
 //   step <= (largest - smallest + 2^-11 |least|) / (2^Bits - 1) * (1 + 2^-11) + 2^-25.
 #pragma once
 
+#include "kernels/cut.inl.h"
 #include "kernels/pages_int8.inl.h"
 #include "kernels/table.h"
 #include PITH_VEC
@@ -36,7 +37,6 @@ namespace PITH_TARGET {
 constexpr int kBitsRows = 16;      // of a tile of keys
 constexpr int kBitsColumns = 256;  // of keys whose sum is an integer
 constexpr int kBitsSum = 64;       // rows of values whose weights share a unit
-constexpr float kMostHalf = 65504;
 // 32767 * 255 * 256 columns are below 2^31.
 
 template <int I>

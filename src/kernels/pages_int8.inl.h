@@ -20,6 +20,7 @@
 
 #include "kernels/cut.inl.h"
 #include "kernels/table.h"
+#include "kernels/word.inl.h"
 #include PITH_VEC
 
 namespace pith {
@@ -80,9 +81,7 @@ inline void int8_codes(const float* x, int n, float inverse, Put put) {
 }
 
 inline float bf16_at(const std::byte* p) {
-  uint16_t half;
-  __builtin_memcpy(&half, p, sizeof half);
-  return __builtin_bit_cast(float, static_cast<uint32_t>(half) << 16);
+  return __builtin_bit_cast(float, uint32_t{word<uint16_t>(p)} << 16);
 }
 
 // ---- keys

@@ -18,6 +18,7 @@
 
 #include "kernels/cut.inl.h"
 #include "kernels/table.h"
+#include "kernels/word.inl.h"
 #include PITH_VEC
 
 namespace pith {
@@ -27,11 +28,6 @@ namespace PITH_TARGET {
 constexpr int kOutlierHeader = 16;
 constexpr uint32_t kWidePlaces = 0x80000000u;
 
-inline uint32_t word_at(const std::byte* p) {
-  uint32_t word;
-  __builtin_memcpy(&word, p, sizeof word);
-  return word;
-}
 inline void put_word(std::byte* p, uint32_t word) {
   __builtin_memcpy(p, &word, sizeof word);
 }
@@ -90,7 +86,7 @@ class Largest {
   float least() const { return get(0); }
 
  private:
-  float get(int i) const { return __builtin_bit_cast(float, word_at(at_ + int64_t{4} * i)); }
+  float get(int i) const { return __builtin_bit_cast(float, word<uint32_t>(at_ + int64_t{4} * i)); }
   void put(int i, float x) { put_word(at_ + int64_t{4} * i, __builtin_bit_cast(uint32_t, x)); }
 
   std::byte* at_;
@@ -145,9 +141,9 @@ inline void put_outliers(const Shares& shares, const Cut& cut, const float* x, i
 // Calls run(row, column, amount) for every number of the list.
 template <bool Columns, class Run>
 inline void each_outlier(const std::byte* page, Run run) {
-  const uint32_t head = word_at(page), count = head & ~kWidePlaces;
-  const int64_t line_places = word_at(page + 8);
-  const std::byte* amounts = page + word_at(page + 12);
+  const uint32_t head = word<uint32_t>(page), count = head & ~kWidePlaces;
+  const int64_t line_places = word<uint32_t>(page + 8);
+  const std::byte* amounts = page + word<uint32_t>(page + 12);
   const int size = head & kWidePlaces ? 4 : 2;
   int line = 0;
   int64_t start = 0;
@@ -169,7 +165,7 @@ struct WithOutliers {
   static constexpr Shares kShares = Base::kShares;
   static constexpr PageKernels kBase = Base::kTable;
 
-  static const std::byte* codes(const std::byte* page) { return page + word_at(page + 4); }
+  static const std::byte* codes(const std::byte* page) { return page + word<uint32_t>(page + 4); }
 
   static size_t bytes(int rows, int dim) {
     return static_cast<size_t>(OutlierLayout(rows, dim).codes) + kBase.bytes(rows, dim);
