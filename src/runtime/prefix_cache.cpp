@@ -101,14 +101,14 @@ void PrefixCache::keep_opening(const Session& session) {
     openings_.push_back({session.fork(), ++uses_});
 }
 
+int common_beginning(std::span<const int32_t> a, std::span<const int32_t> b) {
+  return static_cast<int>(std::ranges::mismatch(a, b).in1 - a.begin());
+}
+
 PrefixCache::Match PrefixCache::longest(std::span<const int32_t> prompt) const {
   Match best;
   for (const auto& entry : entries_) {
-    const std::vector<int32_t>& tokens = entry->tokens_;
-    const size_t most = std::min(tokens.size(), prompt.size());
-    const auto same =
-        std::mismatch(prompt.begin(), prompt.begin() + static_cast<int64_t>(most), tokens.begin());
-    const int rows = static_cast<int>(same.first - prompt.begin());
+    const int rows = common_beginning(entry->tokens_, prompt);
     if (rows > best.rows ||
         (rows == best.rows && best.prefix && entry->last_use_ > best.prefix->last_use_))
       best = {entry, rows};
@@ -118,7 +118,7 @@ PrefixCache::Match PrefixCache::longest(std::span<const int32_t> prompt) const {
 
 void PrefixCache::begin(Session& session) {
   PromptReuse& reuse = session.reuse;
-  reuse = {.remember = reuse.remember, .alone = reuse.alone};
+  reuse.forget();
   const TokenStream& stream = session.stream;
   const int tokens = stream.prompt_tokens;
   if (reuse.alone || session.observer || stream.made_up || stream.each_logits ||
@@ -178,7 +178,7 @@ void PrefixCache::end(Session& session) {
     for (const auto& other : entries_)
       if (other == reuse.known) entry = other;
   }
-  reuse = {.remember = reuse.remember, .alone = reuse.alone};
+  reuse.forget();
   if (entry && prefix_use(*session.policy, shape_).what == Reuse::pages)
     keep_pages(*entry, session);
 }
@@ -186,11 +186,9 @@ void PrefixCache::end(Session& session) {
 // Sealed pages of a session whose prompt begins with the entry or like it.
 void PrefixCache::keep_pages(Prefix& prefix, const Session& session) const {
   const int each = session.policy->store.page_rows;
-  const auto same = std::mismatch(prefix.tokens_.begin(), prefix.tokens_.end(),
-                                  session.tokens.begin(), session.tokens.end());
-  const int rows = std::min(static_cast<int>(same.first - prefix.tokens_.begin()),
-                            session.store->sealed_rows()) /
-                   each * each;
+  const int rows =
+      std::min(common_beginning(prefix.tokens_, session.tokens), session.store->sealed_rows()) /
+      each * each;
   const auto had = prefix.pages_.find(session.policy->spec);
   if (had != prefix.pages_.end() && had->second.store->sealed_rows() >= rows) return;
   if (rows == 0 || session.store->bytes_for_fork() > pool_.free_bytes()) return;

@@ -45,6 +45,9 @@ struct PrefixUse {
 };
 PrefixUse prefix_use(const Policy& policy, const KvShape& shape);
 
+// Tokens that both begin with.
+int common_beginning(std::span<const int32_t> a, std::span<const int32_t> b);
+
 // The beginning of some prompts.
 class Prefix {
  public:
@@ -86,6 +89,8 @@ struct PromptReuse {
   int until = 0;                                  // tokens of it
   int remember = INT32_MAX;  // most tokens that are worth recording; set by the owner
   bool alone = false;        // takes nothing and leaves nothing
+
+  void forget() { *this = {.remember = remember, .alone = alone}; }  // the prompt is over
 };
 
 class PrefixCache {

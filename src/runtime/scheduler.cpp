@@ -136,15 +136,11 @@ void Scheduler::feed(Job& job) const {
 
 // Tokens that the prompt has in common with one of those that will be read.
 int Scheduler::shared_with_others(const Job& job) const {
-  const std::vector<int32_t>& prompt = job.request.prompt;
-  int64_t most = 0;
-  for (const auto& other : waiting_) {
-    if (other.get() == &job) continue;
-    const std::vector<int32_t>& next = other->request.prompt;
-    const auto same = std::mismatch(prompt.begin(), prompt.end(), next.begin(), next.end());
-    most = std::max<int64_t>(most, same.first - prompt.begin());
-  }
-  return static_cast<int>(most);
+  int most = 0;
+  for (const auto& other : waiting_)
+    if (other.get() != &job)
+      most = std::max(most, common_beginning(job.request.prompt, other->request.prompt));
+  return most;
 }
 
 // At the cost of what nobody uses. False if that is not enough.
@@ -252,27 +248,18 @@ void Scheduler::read_tile(const Monitor& monitor) {
   }
 }
 
-// Chooses the token that the session takes next. False if its answer has ended.
-bool Scheduler::choose(Job& job) {
-  if (job.fed < job.answer.tokens.size()) return true;  // chosen before
+// Chooses the token that the session takes next, or ends its answer.
+void Scheduler::choose(Job& job) {
+  if (job.fed < job.answer.tokens.size()) return;  // chosen before
   if (job.sampler) job.session->sampler = *std::exchange(job.sampler, std::nullopt);
   if (job.request.max_tokens >= 0 &&
-      job.answer.tokens.size() >= static_cast<size_t>(job.request.max_tokens)) {
-    end(job, Ending::length);
-    return false;
-  }
+      job.answer.tokens.size() >= static_cast<size_t>(job.request.max_tokens))
+    return end(job, Ending::length);
   std::vector<float> logits = job.session->logits;
   const int32_t token = job.session->sampler.sample(logits, job.session->tokens);
-  if (engine_.ends_generation(token)) {
-    end(job, Ending::stop);
-    return false;
-  }
+  if (engine_.ends_generation(token)) return end(job, Ending::stop);
   job.answer.tokens.push_back(token);
-  if (job.request.on_token && !job.request.on_token(token)) {
-    end(job, Ending::cancelled);
-    return false;
-  }
-  return true;
+  if (job.request.on_token && !job.request.on_token(token)) end(job, Ending::cancelled);
 }
 
 std::vector<Scheduler::Job*> Scheduler::ready() {

@@ -97,7 +97,7 @@ class Scheduler {
   static void move(const Job& job, Jobs& from, Jobs& to);
   void read_tile(const Monitor& monitor);
   void write_tokens();
-  bool choose(Job& job);
+  void choose(Job& job);
   std::vector<Job*> ready();
   bool relieve(size_t bytes, const Job& in_need);
   void wait(Job& job, size_t until_free);

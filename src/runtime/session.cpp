@@ -56,7 +56,7 @@ void Session::abandon() {
   tokens.resize(tokens.size() - static_cast<size_t>(stream.prompt_tokens));
   prefill.reset();
   release_stream();
-  reuse = {.remember = reuse.remember, .alone = reuse.alone};
+  reuse.forget();
 }
 
 void Session::release_stream() {
