@@ -43,10 +43,7 @@ int main(int argc, char** argv) {
     std::vector<std::string> lines;
     std::ifstream in(argv[1]);
     for (std::string line; std::getline(in, line);) lines.push_back(line);
-    const std::string model = pith::train_subwords(lines, std::atoi(argv[2]));
-    pith::OutputFile out(argv[3]);
-    out.write(model.data(), model.size());
-    out.commit();
+    pith::write_file(argv[3], pith::train_subwords(lines, std::atoi(argv[2])));
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "pith-train-vocabulary: %s\n", error.what());

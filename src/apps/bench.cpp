@@ -23,6 +23,7 @@
 #include "kernels/kernels.h"
 #include "policy/registry.h"
 #include "runtime/engine.h"
+#include "runtime/likelihood.h"
 
 namespace pith {
 namespace {
@@ -135,8 +136,7 @@ Result run(Engine& engine, const Test& test, const std::string& spec, const Benc
       for (int i = 0; i < test.generate; ++i) {
         monitor.check();
         monitor.progress("generate", i, test.generate);
-        const auto token = static_cast<int32_t>(std::ranges::max_element(session->logits) -
-                                                session->logits.begin());
+        const int32_t token = most_likely(session->logits);
         engine.decode({&one, 1}, {&token, 1});
         // Rows come one by one, so the middle token stands for all.
         if (i == test.generate / 2)
@@ -318,8 +318,7 @@ const Command kBenchCommand = {
     "system's figure beside it is the process's peak without the weights.\n\n"
     "The bound is how fast this machine could be at most, by the multiply-adds and the bytes of "
     "weights and cache that a test cannot do without, over the arithmetic and the memory speed "
-    "that "
-    "are measured in the same run. Work that a method saves is not counted.\n\n"
+    "that are measured in the same run. Work that a method saves is not counted.\n\n"
     "--geometry makes random weights of a known shape, in memory, or as a file with -o FILE.gguf "
     "that other GGUF engines load too.",
     "$ pith bench -m model.gguf -p 512 -n 128 -d 0,4096 -t 2\n"

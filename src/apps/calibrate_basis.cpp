@@ -81,13 +81,11 @@ const Command kCalibrateBasisCommand = {
     "calibrate basis",
     "find the directions that keys and values are stored in",
     "Reads prompts from a text, finds the directions in which each head's keys meet its queries "
-    "and "
-    "in which its values reach the stream, and then the fewest of them that keep the most likely "
-    "successor of the target's share of tokens, by bisection: it generates the ends of the prompts "
-    "again with fewer and fewer directions, taken away where they matter least. `zack` stores keys "
-    "and values that way. "
-    "What it has so far is kept in OUT.basis.part, so a run that is stopped goes on where it was; "
-    "the search for ranks begins anew.",
+    "and in which its values reach the stream, and then the fewest of them that keep the most "
+    "likely successor of the target's share of tokens, by bisection: it generates the ends of the "
+    "prompts again with fewer and fewer directions, taken away where they matter least. `zack` "
+    "stores keys and values that way. What it has so far is kept in OUT.basis.part, so a run that "
+    "is stopped goes on where it was; the search for ranks begins anew.",
     "$ pith calibrate basis -m model.gguf -f book.txt model.cal.gguf\n"
     "$ pith run -m model.gguf -f report.txt --kv zack:calibration=model.cal.gguf",
     setup,

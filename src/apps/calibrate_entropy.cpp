@@ -72,12 +72,9 @@ const Command kCalibrateEntropyCommand = {
     "calibrate entropy",
     "measure how many directions queries spread over",
     "Reads prompts from a text and computes the truncated matrix entropy of every head's queries, "
-    "the "
-    "stages that layers fall into where their effective rank falls, and groups of heads by vote, "
-    "for "
-    "uncomp. "
-    "What it has so far is kept in OUT.entropy.part, so a run that is stopped goes on where it "
-    "was.",
+    "the stages that layers fall into where their effective rank falls, and groups of heads by "
+    "vote, for uncomp. What it has so far is kept in OUT.entropy.part, so a run that is stopped "
+    "goes on where it was.",
     "$ pith calibrate entropy -m model.gguf -f book.txt model.cal.gguf",
     setup,
 };

@@ -94,13 +94,10 @@ const Command kCalibrateHeadsCommand = {
     "calibrate heads",
     "find the heads that retrieve",
     "Feeds random tokens that come four times, and prompts with needles, and measures how much "
-    "each "
-    "head attends to earlier occurrences of a token (echo), to what followed them (induction) and "
-    "to "
-    "a needle while it is copied (retrieval, copy). Needles are hidden in the text, if there is "
-    "one, "
-    "else in random tokens; no prompt's attention is ever held whole. "
-    "What it has so far is kept in OUT.heads.part, so a run that is stopped goes on where it was.",
+    "each head attends to earlier occurrences of a token (echo), to what followed them "
+    "(induction) and to a needle while it is copied (retrieval, copy). Needles are hidden in the "
+    "text, if there is one, else in random tokens; no prompt's attention is ever held whole. What "
+    "it has so far is kept in OUT.heads.part, so a run that is stopped goes on where it was.",
     "$ pith calibrate heads -m model.gguf -f book.txt model.cal.gguf\n"
     "$ pith inspect model.cal.gguf",
     setup,

@@ -63,10 +63,8 @@ const Command kCalibrateQueriesCommand = {
     "calibrate queries",
     "find where the queries of each head point",
     "Reads prompts from a text and finds the main direction of every head's queries, after "
-    "rotation, "
-    "which qfilter scores keys by. "
-    "What it has so far is kept in OUT.queries.part, so a run that is stopped goes on where it "
-    "was.",
+    "rotation, which qfilter scores keys by. What it has so far is kept in OUT.queries.part, so a "
+    "run that is stopped goes on where it was.",
     "$ pith calibrate queries -m model.gguf -f book.txt model.cal.gguf\n"
     "$ pith run -m model.gguf -f report.txt --kv qfilter:calibration=model.cal.gguf,budget=0.2",
     setup,

@@ -66,9 +66,8 @@ const Command kCalibrateSpansCommand = {
     "calibrate spans",
     "find how far each head needs to look",
     "Runs kvzip over prompts of a text and writes down the largest score that any row of a head "
-    "gets: "
-    "what `spans` tells heads apart by. "
-    "What it has so far is kept in OUT.spans.part, so a run that is stopped goes on where it was.",
+    "gets: what `spans` tells heads apart by. What it has so far is kept in OUT.spans.part, so a "
+    "run that is stopped goes on where it was.",
     "$ pith calibrate spans -m model.gguf -f book.txt model.cal.gguf\n"
     "$ pith run -m model.gguf -f report.txt --kv spans:calibration=model.cal.gguf",
     setup,

@@ -1,15 +1,14 @@
 #include "apps/generation.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <fmt/core.h>
 #include <limits>
 
 #include "apps/process_memory.h"
 #include "apps/progress_bar.h"
 #include "apps/resources.h"
+#include "apps/standard_output.h"
 #include "apps/stop.h"
 #include "apps/stop_strings.h"
 #include "apps/units.h"
@@ -118,10 +117,7 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
   const auto show = [&](const std::string& text) {
     out.text += text;
     if (!request.show || text.empty()) return;
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    if (std::fflush(stdout) != 0)
-      throw Error(Errc::io,
-                  std::string("cannot write to standard output: ") + std::strerror(errno));
+    show_text(text);
   };
   double last_seconds = 0;
   bool ended = false;  // at one of the request's tokens

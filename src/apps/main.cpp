@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <iterator>
 #include <new>
 #include <string>
@@ -12,6 +11,7 @@
 #include "apps/apps.h"
 #include "apps/command.h"
 #include "apps/help.h"
+#include "apps/standard_output.h"
 #include "apps/stop.h"
 #include "base/error.h"
 
@@ -50,15 +50,6 @@ void print_error(std::string sentence) {
   std::ranges::replace(sentence, '\n', ' ');
   std::fflush(stdout);
   std::fprintf(stderr, "pith: %s\n", sentence.c_str());
-}
-
-// What is still buffered must reach the file or pipe, or the user must hear about it.
-std::string output_refusal() {
-  return std::string("cannot write to standard output: ") + std::strerror(errno);
-}
-
-void flush_output() {
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) throw Error(Errc::io, output_refusal());
 }
 
 void print(const std::string& text) {

@@ -7,6 +7,7 @@
 #include "apps/generation.h"
 #include "apps/resources.h"
 #include "apps/run_many.h"
+#include "apps/standard_output.h"
 #include "apps/text_input.h"
 #include "base/error.h"
 #include "base/output_file.h"
@@ -41,6 +42,13 @@ std::unique_ptr<Session> open_session(const RunOptions& options, Engine& engine,
   return session;
 }
 
+std::vector<std::string> stop_strings(const RunOptions& options) {
+  std::vector<std::string> stops;
+  for (const std::string& stop : options.stops)
+    stops.push_back(options.text.escapes ? unescape(stop) : stop);
+  return stops;
+}
+
 int run_prompts(const RunOptions& options) {
   const auto refuse = [](const char* option, const char* why) {
     throw Error(Errc::bad_option, std::string(option) + " and --prompts: " + why);
@@ -58,7 +66,7 @@ int run_prompts(const RunOptions& options) {
   many.spec = options.spec;
   many.predict = options.predict;
   many.sessions = options.sessions;
-  many.stops = options.stops;
+  many.stops = stop_strings(options);
   many.escapes = options.text.escapes;
   many.literal = options.literal;
   many.json = options.json;
@@ -88,14 +96,12 @@ int run(const RunOptions& options) {
   if (prompt.empty() && session->logits.empty())
     throw Error(Errc::bad_request, "the prompt is empty");
   if (options.echo && !options.json) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
+    show_text(text);
   }
   GenerateRequest request;
   request.max_tokens = options.predict;
   request.context = context_limit(*engine, options.engine);
-  for (const std::string& stop : options.stops)
-    request.stops.push_back(options.text.escapes ? unescape(stop) : stop);
+  request.stops = stop_strings(options);
   request.show = !options.json;
   request.goes_on = !options.save.empty();
   request.bar = !options.quiet;
@@ -169,15 +175,11 @@ const Command kRunCommand = {
     "cache and the peak of memory goes to standard error. The token that begins a text is added "
     "if the model expects it. Ctrl-C ends the answer; what was written stays.\n\n"
     "With --prompts, many prompts are answered at once, and --kv-memory is the limit of all of "
-    "them "
-    "together. What prompts that begin the same have in common is computed once, and held once by "
-    "methods that keep every row. When memory runs short, such beginnings are forgotten first; "
-    "then "
-    "the rows of all sessions that matter least go, unless --exact; then the youngest session "
-    "starts "
-    "again later; a prompt that is too large by itself is refused. Answers come in the order of "
-    "the "
-    "prompts, each when it is complete.",
+    "them together. What prompts that begin the same have in common is computed once, and held "
+    "once by methods that keep every row. When memory runs short, such beginnings are forgotten "
+    "first; then the rows of all sessions that matter least go, unless --exact; then the youngest "
+    "session starts again later; a prompt that is too large by itself is refused. Answers come in "
+    "the order of the prompts, each when it is complete.",
     "$ pith run -m model.gguf -p 'Once upon a time' -n 64\n"
     "$ pith run -m model.gguf -f report.txt --kv snapkv:budget=0.1 --temp 0\n"
     "$ pith run -m model.gguf -p 'Q: 2 + 2 = ?\\nA:' -e --stop '\\n'\n"

@@ -1,9 +1,7 @@
 #include "apps/run_many.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <deque>
 #include <fmt/core.h>
 #include <limits>
@@ -14,6 +12,7 @@
 #include "apps/progress_bar.h"
 #include "apps/prompts_file.h"
 #include "apps/resources.h"
+#include "apps/standard_output.h"
 #include "apps/stop.h"
 #include "apps/stop_strings.h"
 #include "apps/text_input.h"
@@ -86,7 +85,7 @@ class Run {
     }
     std::vector<std::vector<int32_t>> texts;
     for (FilePrompt& prompt : prompts) {
-      Item& item = items_.emplace_back(stops());
+      Item& item = items_.emplace_back(options_.stops);
       item.prompt = std::move(prompt);
       texts.push_back(submit(item));
     }
@@ -121,9 +120,7 @@ class Run {
     } else {
       show();
     }
-    if (std::fflush(stdout) != 0)
-      throw Error(Errc::io,
-                  std::string("cannot write to standard output: ") + std::strerror(errno));
+    flush_output();
     if (!options_.json && !options_.quiet) {
       for (const std::string& sentence : sentences())
         std::fprintf(stderr, "%s\n", sentence.c_str());
@@ -134,13 +131,6 @@ class Run {
   }
 
  private:
-  std::vector<std::string> stops() const {
-    std::vector<std::string> stops;
-    for (const std::string& stop : options_.stops)
-      stops.push_back(options_.escapes ? unescape(stop) : stop);
-    return stops;
-  }
-
   // Returns the prompt's tokens.
   std::vector<int32_t> submit(Item& item) {
     const FilePrompt& prompt = item.prompt;
@@ -187,10 +177,8 @@ class Run {
   // Whether any two prompts begin with the same tokens, more than a few.
   static bool have_common_beginnings(std::vector<std::vector<int32_t>> texts) {
     std::ranges::sort(texts);
-    for (size_t i = 1; i < texts.size(); ++i) {
-      const auto same = std::ranges::mismatch(texts[i - 1], texts[i]);
-      if (same.in1 - texts[i - 1].begin() >= PrefixCache::kLeastTokens) return true;
-    }
+    for (size_t i = 1; i < texts.size(); ++i)
+      if (common_beginning(texts[i - 1], texts[i]) >= PrefixCache::kLeastTokens) return true;
     return false;
   }
 
@@ -218,10 +206,7 @@ class Run {
                    ? "[refused: " + item.answer.why + "]"
                    : item.text;
       block += "\n\n";
-      std::fwrite(block.data(), 1, block.size(), stdout);
-      if (std::fflush(stdout) != 0)
-        throw Error(Errc::io,
-                    std::string("cannot write to standard output: ") + std::strerror(errno));
+      show_text(block);
     }
   }
 

@@ -157,12 +157,6 @@ void write_npz(const std::string& path, const Trace& trace, const TraceRecorder&
   npz.commit();
 }
 
-void write_text(const std::string& path, const std::string& text) {
-  OutputFile file(path);
-  file.write(text.data(), text.size());
-  file.commit();
-}
-
 // What every token adds to the text. Bytes of a character that is not whole yet wait for the
 // token that completes it.
 std::vector<std::string> pieces_of(const Tokenizer& tokenizer, const std::vector<int32_t>& tokens) {
@@ -227,8 +221,8 @@ int run(const TraceOptions& options) {
   else if (npz)
     write_npz(options.output, trace, record);
   else if (!options.output.empty())
-    write_text(options.output, json_text(trace, record, options.all) + "\n");
-  if (!options.html.empty()) write_text(options.html, trace_page(trace, record));
+    write_file(options.output, json_text(trace, record, options.all) + "\n");
+  if (!options.html.empty()) write_file(options.html, trace_page(trace, record));
   return 0;
 }
 

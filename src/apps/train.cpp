@@ -2,7 +2,6 @@
 // libtorch and nothing else does.
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <unistd.h>
@@ -10,22 +9,18 @@
 
 #include "apps/command.h"
 #include "base/error.h"
+#include "base/programs.h"
 
 namespace pith {
 namespace {
 
-namespace fs = std::filesystem;
-
-// Beside this program, where both are built and installed.
 std::string trainer() {
-  std::error_code error;
-  const fs::path self = fs::read_symlink("/proc/self/exe", error);
-  const fs::path path = self.parent_path() / "pith-train";
-  if (error || !fs::exists(path, error))
+  const std::string path = program_beside("pith-train");
+  if (path.empty())
     throw Error(Errc::unsupported,
                 "the trainer is not here: install libtorch-dev and libsentencepiece-dev, build "
                 "Pith again with -DPITH_TRAIN=ON, and it lies beside this program");
-  return path.string();
+  return path;
 }
 
 int run_train(const std::vector<std::string>& words) {

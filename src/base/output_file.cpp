@@ -40,6 +40,12 @@ void forget(const char* name) {
 
 }  // namespace
 
+void write_file(const std::string& path, std::string_view text) {
+  OutputFile file(path);
+  file.write(text);
+  file.commit();
+}
+
 void remove_unfinished_files() noexcept {
   for (auto& slot : unfinished)
     if (const char* name = slot.load()) ::unlink(name);

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace pith {
 
@@ -26,6 +27,7 @@ class OutputFile {
 
   void write(const void* data, size_t bytes);  // throws Errc::io: disk full and the like
   void write(std::span<const std::byte> bytes) { write(bytes.data(), bytes.size()); }
+  void write(std::string_view text) { write(text.data(), text.size()); }
   void pad_to(uint64_t alignment);  // with zeros
   uint64_t position() const { return position_; }
   void commit();
@@ -37,6 +39,8 @@ class OutputFile {
   uint64_t position_ = 0;
   int fd_ = -1;
 };
+
+void write_file(const std::string& path, std::string_view text);  // the whole of it
 
 // Removes the temporary files of all OutputFiles that are open. Async-signal-safe; called by the
 // handler of a second Ctrl-C just before the process ends.

@@ -235,10 +235,9 @@ const RegisterMethod flexprefill{{
             "a token: nothing",
     .departures =
         {"Blocks are chosen for each query head and read by its whole group: the union.",
-         "As in the reference, the first block is one of the columns that are counted, and columns "
-         "are counted as if the rows that cover gamma lay side by side: attention to scattered "
-         "rows "
-         "needs a larger `least`.",
+         "As in the reference, the first block is one of the columns that are counted, and "
+         "columns are counted as if the rows that cover gamma lay side by side: attention to "
+         "scattered rows needs a larger `least`.",
          "gamma=1 reads every row, bit for bit the full prompt.",
          "Distances are gathered into blocks from the diagonal outwards; the reference counts from "
          "the far end, the same where the prompt is whole blocks.",

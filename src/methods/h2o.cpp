@@ -46,8 +46,7 @@ const RegisterMethod h2o{{
          "does the same.",
          "h2o:mass=squares,budget=1.0 drops nothing by itself and keeps KV-Compress's score "
          "(arXiv:2410.00161), which says what goes first when the sessions of a scheduler run "
-         "short "
-         "of memory; without such scores it is the ratio of norms of value_key_ratio. While "
+         "short of memory; without such scores it is the ratio of norms of value_key_ratio. While "
          "generating, the attention of a group's query heads is added before it is squared; "
          "KV-Compress squares that of each.",
          "form=prompt keeps 32 newest rows; the harnesses use 8 to 32. Their attention counts, as "

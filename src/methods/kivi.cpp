@@ -31,9 +31,8 @@ const RegisterMethod kivi{{
     .departures =
         {"Keys and values are coded together, a page at a time, when `residual` newer rows exist. "
          "The paper codes keys in blocks of `residual` rows (128, or 32), which leaves none of "
-         "them "
-         "plain just after a block, and values one by one, `residual` rows behind the newest. "
-         "residual=128 keeps at least as many rows plain as the paper does.",
+         "them plain just after a block, and values one by one, `residual` rows behind the "
+         "newest. residual=128 keeps at least as many rows plain as the paper does.",
          "By default only a page that is not full stays plain (residual=0), so that small budgets "
          "stay small: 128 plain rows would take as much as 700 coded ones.",
          "Groups have 64 numbers by default, not 32: three quarters of a bit more per number "

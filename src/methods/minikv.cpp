@@ -38,8 +38,7 @@ const RegisterMethod minikv{{
     .departures =
         {"Groups have 32 numbers or more; the paper's have 16, which costs a bit more per number.",
          "With pyramid, the newest rows are a share of each layer's budget; the reference lets "
-         "them "
-         "be the same in all layers and thins out the others.",
+         "them be the same in all layers and thins out the others.",
          "Rows are kept per key/value head, by the sum over its query heads; the reference keeps "
          "rows for every query head.",
          "No row stays plain for good unless `residual` says so; the paper's setting is 128."},

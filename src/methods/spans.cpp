@@ -114,8 +114,7 @@ const RegisterMethod spans{{
          "blocks of 128 queries that see `recent` rows before the block and all of it; the paper's "
          "sight depends on the chunk that a prompt is cut into.",
          "`sink` and `recent` are rounded up to 64 rows while a prompt is read; what stays after "
-         "it "
-         "is exact.",
+         "it is exact.",
          "Rows of earlier turns that a streaming head kept are read along."},
 }};
 

@@ -39,9 +39,8 @@ const RegisterMethod streaming_llm{{
          "each token, so that no token ever sees more than the cache.",
          "`budget` counts sinks and window together; recent=N alone means budget=sink+N.",
          "Positions stay those of the text unless rerotate=true. With it, the next token's "
-         "position "
-         "is the number of rows kept, and between two reductions up to `reduce_every` - 1 rows "
-         "above the budget are held (default 16, 1 without rerotate).",
+         "position is the number of rows kept, and between two reductions up to `reduce_every` - "
+         "1 rows above the budget are held (default 16, 1 without rerotate).",
          "Keys are turned with the model's scaled frequencies and without YaRN's magnitude, which "
          "they already have."},
 }};

@@ -52,9 +52,8 @@ std::string families() {
       "\n## By family\n\n"
       "In the words of the survey *Key, Value, Compress* (arXiv:2503.11816): what is kept, in how "
       "many bits, what attention does with it, and what joins these. It counts methods as they "
-      "were "
-      "published; here a budget such as `pyramidkv` or `adakv` stands apart from the selection it "
-      "came with, and joins any.\n\n"
+      "were published; here a budget such as `pyramidkv` or `adakv` stands apart from the "
+      "selection it came with, and joins any.\n\n"
       "| family | idea | methods |\n|---|---|---|\n";
   for (const std::string_view family : {"selection", "quantisation", "attention", "hybrid"}) {
     std::vector<std::pair<std::string_view, std::string>> ideas;

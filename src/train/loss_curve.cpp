@@ -85,11 +85,9 @@ CurveFile::CurveFile(std::string path, int64_t keep_steps) : path_(std::move(pat
     CurvePoint point;
     if (parse(line, point) && point.step <= keep_steps) points_.push_back(point);
   }
-  OutputFile out(path_);
   std::string text = heading();
   for (const CurvePoint& point : points_) text += row(point);
-  out.write(text.data(), text.size());
-  out.commit();
+  write_file(path_, text);
 }
 
 void CurveFile::add(const CurvePoint& point) {

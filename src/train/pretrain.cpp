@@ -194,10 +194,7 @@ class Run {
 
   void save() {
     write_checkpoint(path("checkpoint.gguf"), facts(), {learner_.state(), tokens_, elapsed()});
-    const std::string svg = curve_svg(curve_->points(), config_.name);
-    OutputFile out(path("loss.svg"));
-    out.write(svg.data(), svg.size());
-    out.commit();
+    write_file(path("loss.svg"), curve_svg(curve_->points(), config_.name));
   }
 
   void finish() {

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/output_file.h"
+#include "base/programs.h"
 #include "convert/sentencepiece.h"
 #include "train/subwords.h"
 
@@ -18,12 +19,10 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string program() {
-  std::error_code error;
-  const fs::path self = fs::read_symlink("/proc/self/exe", error);
-  std::string path = (self.parent_path() / "pith-train-vocabulary").string();
-  if (error || !fs::exists(path))
+  const std::string name = "pith-train-vocabulary", path = program_beside(name);
+  if (path.empty())
     throw Error(Errc::unsupported,
-                path + ": is not there; it is built and installed together with pith-train");
+                name + ": is not there; it is built and installed together with pith-train");
   return path;
 }
 
@@ -35,8 +34,8 @@ Vocabulary vocabulary_of_lines(std::span<const std::string> lines, int tokens,
   {
     OutputFile out(text);
     for (const std::string& line : lines) {
-      out.write(line.data(), line.size());
-      out.write("\n", 1);
+      out.write(line);
+      out.write("\n");
     }
     out.commit();
   }
