@@ -4,7 +4,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 # The rooms of the library, each before those it needs. The command line is not part of it.
-set(PITH_ROOMS calibrate convert runtime policy kv backend kernels model text gguf tensor base)
+set(PITH_ROOMS calibrate eval convert runtime policy kv backend kernels model text gguf tensor base)
 
 # The page and the completions are written by the program they are about.
 set(shells bash zsh fish)

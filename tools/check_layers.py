@@ -20,9 +20,10 @@ MAY_KNOW = {  # room: the rooms it may include; transitive, so only the highest 
     "methods": ["policy"],
     "runtime": ["policy", "model", "text"],
     "calibrate": ["runtime"],
+    "eval": ["runtime"],
     "convert": ["gguf"],
     "train": ["calibrate", "convert"],
-    "apps": ["methods", "calibrate", "convert"],
+    "apps": ["methods", "calibrate", "convert", "eval"],
 }
 SUBFOLDERS = {"backend": ["cuda"]}  # no other room has any
 PROGRAMS = {  # what the programs of src/ may include
@@ -38,6 +39,7 @@ RUNS_MODELS = {
     "methods": ["calibrate", "convert"],
     "runtime": ["methods", "convert"],
     "calibrate": ["methods", "convert"],
+    "eval": ["methods", "convert"],
     "convert": ["methods", "runtime"],
     "train": ["methods"],
 }
