@@ -51,6 +51,11 @@ constexpr const char* kHelp =
     "\n"
     "docs/training.md describes CONFIG and the folder.\n";
 
+// Where the run of a configuration lies, if nothing else is said.
+std::string run_folder(const std::string& config) {
+  return std::filesystem::path(config).replace_extension().string();
+}
+
 void print_point(const CurvePoint& point, double tokens_per_second) {
   std::string line = fmt::format("{} step {:>6}  {:>10} tokens  length {:>5}  loss {:.4f}",
                                  point.held_out ? "held out" : "training", point.step, point.tokens,
@@ -83,8 +88,7 @@ int run_pretrain(const std::vector<std::string>& words) {
   options.bf16 = precision == "bf16";
   options.stop_after = steps;
   const TrainConfig config = read_train_config(path);
-  if (options.folder.empty())
-    options.folder = std::filesystem::path(path).replace_extension().string();
+  if (options.folder.empty()) options.folder = run_folder(path);
   ProgressBar bar;
   double last_seconds = -1;
   int64_t last_tokens = 0, told = -1;
@@ -130,7 +134,7 @@ int run_card(const std::vector<std::string>& words) {
   arguments.option("--threads", options.threads, "N", "threads; 0: one per core").at_least(0);
   parse_arguments(arguments, words);
   const TrainConfig config = read_train_config(path);
-  if (folder.empty()) folder = std::filesystem::path(path).replace_extension().string();
+  if (folder.empty()) folder = run_folder(path);
   OutputFile::check(out);
   ProgressBar bar;
   const Materials materials = prepare_materials(config, folder, bar);
@@ -203,7 +207,7 @@ int run_sample(const std::vector<std::string>& words) {
   arguments.option("--number", number, "N", "which one");
   parse_arguments(arguments, words);
   const TrainConfig config = read_train_config(path);
-  if (folder.empty()) folder = std::filesystem::path(path).replace_extension().string();
+  if (folder.empty()) folder = run_folder(path);
   ProgressBar bar;
   const std::string text = example_text(config, folder, task, length, number, bar);
   bar.erase();

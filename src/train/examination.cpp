@@ -4,17 +4,11 @@
 #include <cmath>
 #include <numbers>
 
+#include "runtime/likelihood.h"
 #include "train/task_writer.h"
 
 namespace pith {
 namespace {
-
-double loss_of(std::span<const float> logits, int32_t token) {
-  const double most = *std::ranges::max_element(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - most);
-  return most + std::log(sum) - static_cast<double>(logits[static_cast<size_t>(token)]);
-}
 
 std::vector<int32_t> begin_with(const Tokenizer& tokenizer, std::span<const uint16_t> text) {
   std::vector<int32_t> tokens = {tokenizer.begin_token()};
@@ -31,7 +25,7 @@ std::vector<double> losses_of(Engine& engine, const std::vector<int32_t>& tokens
       *session, tokens,
       [&](int row, std::span<const float> logits) {
         const auto next = static_cast<size_t>(row) + 1;
-        if (next < tokens.size()) losses.push_back(loss_of(logits, tokens[next]));
+        if (next < tokens.size()) losses.push_back(negative_log_likelihood(logits, tokens[next]));
       },
       monitor);
   return losses;
@@ -87,8 +81,7 @@ bool answers(Engine& engine, const LookupPrompt& prompt, const std::string& spec
   const auto session = engine.open(spec);
   engine.prefill(*session, prompt.tokens, monitor);
   for (const int32_t wanted : prompt.answer) {
-    const auto likeliest = std::ranges::max_element(session->logits) - session->logits.begin();
-    if (likeliest != wanted) return false;
+    if (most_likely(session->logits) != wanted) return false;
     Session* sessions[] = {session.get()};
     engine.decode(sessions, std::span(&wanted, 1));
   }
