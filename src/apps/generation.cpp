@@ -84,6 +84,28 @@ class BeforeStop {
   size_t held_bytes_ = 0;  // of generated text in the cache
 };
 
+// One turn, or up to three of which the second is compressed.
+void read_prompt(Engine& engine, Session& session, std::span<const int32_t> prompt,
+                 const std::optional<GenerateRequest::Span>& span, Monitor& monitor) {
+  if (!span) {
+    engine.prefill(session, prompt, monitor);
+    return;
+  }
+  if (span->first >= span->last || span->last > prompt.size())
+    throw Error(Errc::bad_request, "--compress-span: tokens " + std::to_string(span->first) +
+                                       " to " + std::to_string(span->last) +
+                                       " are no span of a prompt of " + count_text(prompt.size()) +
+                                       " tokens; 'pith tokenize' counts them");
+  const struct {
+    size_t first, last;
+    Turn turn;
+  } turns[] = {{0, span->first, Turn::whole},
+               {span->first, span->last, Turn::compressed},
+               {span->last, prompt.size(), Turn::whole}};
+  for (const auto& [first, last, turn] : turns)
+    if (first < last) engine.prefill(session, prompt.subspan(first, last - first), monitor, turn);
+}
+
 }  // namespace
 
 Generated generate_text(Engine& engine, Session& session, const std::vector<int32_t>& prompt,
@@ -104,7 +126,7 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
   const Stopwatch watch;
   if (!prompt.empty()) {  // a loaded session may go on without one
     ProgressBar bar(request.bar);
-    engine.prefill(session, prompt, bar);
+    read_prompt(engine, session, prompt, request.span, bar);
   }
   out.prompt_seconds = watch.seconds();
 

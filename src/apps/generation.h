@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,10 +39,17 @@ struct GenerateRequest {
   bool show = true;                  // write the text to stdout as it comes
   bool bar = true;                   // progress of the prompt on stderr
   bool goes_on = false;              // a further turn follows; see Generated::held
+  // Tokens [first, last) of the prompt are compressed, the others stay whole; without: as the spec
+  // says.
+  struct Span {
+    size_t first = 0, last = 0;
+  };
+  std::optional<Span> span;
 };
 
 // Feeds `prompt` to the session and generates. Ctrl-C ends the text, not the process. Throws
-// bad_request if the prompt does not fit the context; interrupted if the prompt was cut short.
+// bad_request if the prompt does not fit the context or has no such span; interrupted if the prompt
+// was cut short.
 Generated generate_text(Engine& engine, Session& session, const std::vector<int32_t>& prompt,
                         const GenerateRequest& request);
 

@@ -1,6 +1,8 @@
 // pith run: continue a prompt.
+#include <charconv>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "apps/command.h"
 #include "apps/engine_arguments.h"
@@ -20,7 +22,7 @@ struct RunOptions {
   EngineArguments engine;
   SamplingArguments sampling;
   TextArguments text;
-  std::string spec = "full", save, load;
+  std::string spec = "full", save, load, span;
   int predict = -1;
   std::vector<std::string> stops;
   bool echo = false, literal = false, json = false, quiet = false;
@@ -28,6 +30,27 @@ struct RunOptions {
   int sessions = 8;
   bool exact = false, apart = false;
 };
+
+// "A:B", either of which may be left out.
+std::optional<GenerateRequest::Span> parse_span(const std::string& text, size_t tokens) {
+  if (text.empty()) return {};
+  GenerateRequest::Span span{0, tokens};
+  const auto refuse = [&] {
+    throw Error(Errc::bad_option,
+                "--compress-span: '" + text + "' is no span of tokens; write 10:900, 10: or :900");
+  };
+  const size_t colon = text.find(':');
+  if (colon == std::string::npos) refuse();
+  const auto read = [&](std::string_view digits, size_t& into) {
+    if (digits.empty()) return;
+    const char* const end = digits.data() + digits.size();
+    const auto [at, error] = std::from_chars(digits.data(), end, into);
+    if (error != std::errc() || at != end) refuse();
+  };
+  read(std::string_view(text).substr(0, colon), span.first);
+  read(std::string_view(text).substr(colon + 1), span.last);
+  return span;
+}
 
 std::unique_ptr<Session> open_session(const RunOptions& options, Engine& engine,
                                       const SamplingOptions& sampling) {
@@ -58,6 +81,8 @@ int run_prompts(const RunOptions& options) {
   if (!options.save.empty() || !options.load.empty())
     refuse(options.save.empty() ? "--load" : "--save", "a file holds one session");
   if (options.echo) refuse("--echo", "headings say which answer is whose");
+  if (!options.span.empty())
+    refuse("--compress-span", "prompts differ in length; --opening is what is compressed once");
   ManyOptions many;
   many.engine = options.engine;
   many.sampling = sampling_options(options.sampling);
@@ -105,6 +130,11 @@ int run(const RunOptions& options) {
   request.show = !options.json;
   request.goes_on = !options.save.empty();
   request.bar = !options.quiet;
+  request.span = parse_span(options.span, prompt.size());
+  if (request.span && session->policy->reduce_every > 0)
+    throw Error(Errc::bad_option, "--compress-span: '" + session->policy->spec +
+                                      "' drops rows while generating, whichever turn they are of; "
+                                      "leave reduce_every at 0, or --compress-span out");
   Generated generated = generate_text(*engine, *session, prompt, request);
   if (generated.before_stop) session = std::move(generated.before_stop);
   if (!options.save.empty()) engine->save(*session, options.save);
@@ -138,6 +168,9 @@ std::function<int()> setup(Arguments& arguments) {
       .option("--load", options->load, "FILE",
               "go on where a saved session ended; the prompt, if any, follows its text")
       .completes(Complete::file);
+  arguments.option("--compress-span", options->span, "A:B",
+                   "compress tokens A to B of the prompt, B not included, and keep the others "
+                   "whole; either may be left out");
   arguments.flag("--literal", options->literal, "text that looks like a special token stays text");
   arguments.flag("--echo", options->echo, "write the prompt before the answer");
   arguments.flag("--json", options->json, "write text, token ids and figures as JSON at the end");
@@ -152,7 +185,8 @@ std::function<int()> setup(Arguments& arguments) {
   arguments
       .option("--opening", options->opening, "FILE",
               "a text that every prompt follows, such as a document before questions; methods that "
-              "need no question (knorm, keydiff, kvzip, razor, streaming_llm) compress it once")
+              "need no question (knorm, keydiff, kvdistill, kvzip, razor, streaming_llm) compress "
+              "it once")
       .completes(Complete::file);
   arguments
       .option("--sessions", options->sessions, "N", "prompts that are in memory at a time, at most")
@@ -182,6 +216,7 @@ const Command kRunCommand = {
     "the order of the prompts, each when it is complete.",
     "$ pith run -m model.gguf -p 'Once upon a time' -n 64\n"
     "$ pith run -m model.gguf -f report.txt --kv snapkv:budget=0.1 --temp 0\n"
+    "$ pith run -m model.gguf -f mail.txt --compress-span 40:900 --kv knorm:budget=0.1\n"
     "$ pith run -m model.gguf -p 'Q: 2 + 2 = ?\\nA:' -e --stop '\\n'\n"
     "$ pith run -m model.gguf -f book.txt --kv snapkv:budget=0.02 -n 0 --save book.session\n"
     "$ pith run -m model.gguf --load book.session -p 'Who is Lydia?' -n 64\n"

@@ -129,11 +129,13 @@ Protect Compressor::protect_now() const {
   return protect;
 }
 
-void Compressor::begin_prompt(int tokens) {
+void Compressor::begin_prompt(int tokens, Turn turn) {
   const KvShape& shape = store_.shape();
   store_.mark();
   prompt_ = {};
   prompt_.tokens = tokens;
+  prompt_.whole =
+      turn == Turn::whole || (turn == Turn::by_policy && policy_.first_turn_only && tokens_ > 0);
   prompt_.table = everything(shape);
   prompt_.stats.rows_seen = int64_t{tokens} * shape.layers * shape.heads;
   for (int l = 0; l < shape.layers; ++l)
@@ -161,7 +163,7 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
   const Mat scores = Mat::packed(fresh.data(), {tap.shape.heads, rows});
   policy_.scorer->score_prompt(tap, scores);
   make_comparable(scores);
-  if (policy_.probe) {
+  if (policy_.probe || prompt_.whole) {
     write_layer(tap, scores);
     if (tap.observer) tap.observer->layer_ended(tap, scores, prompt_.table);
     return {};
@@ -175,6 +177,9 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
 
   StreamPlan next;
   if (!policy_.router || tap.layer + 1 == tap.shape.layers) return next;
+  tap.rows_kept = BudgetTable::kAll;
+  for (int h = 0; h < tap.shape.heads; ++h)
+    tap.rows_kept = std::min(tap.rows_kept, prompt_.table.at(tap.layer, h));
   policy_.router->route(tap, scores, protect_now(), next);
   if (!next.rows.empty()) {
     if (next.rows.back() != rows - 1) next.rows.push_back(static_cast<int32_t>(rows - 1));
@@ -403,7 +408,7 @@ void Compressor::end_prompt(PromptObserver* observer) {
   {
     const Timer timer(prompt_.stats.prompt_seconds);
     const KvShape& shape = store_.shape();
-    if (policy_.probe) share_after_probe();
+    if (policy_.probe && !prompt_.whole) share_after_probe();
     std::vector<HeadTask> tasks;
     for (int l = 0; l < shape.layers; ++l)
       for (int h = 0; h < shape.heads; ++h)

@@ -12,7 +12,7 @@ namespace pith {
 
 void Compressor::plan_reads(const TileTap& tap, ReadPlan& plan) const {
   plan.clear();
-  if (!policy_.tile_reader || policy_.tile_reader->reads_all(tap.layer)) return;
+  if (!policy_.tile_reader || prompt_.whole || policy_.tile_reader->reads_all(tap.layer)) return;
   plan.begin(tap.shape.heads, static_cast<int64_t>(tap.positions.size()));
   policy_.tile_reader->choose(tap, plan);
 }

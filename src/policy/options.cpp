@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "gguf/names.h"
+#include "policy/adapter.h"
 #include "policy/calibration.h"
 
 namespace pith {
@@ -313,6 +314,16 @@ const Calibration& Options::calibration(std::string_view key, std::string_view d
     calibrations_.push_back(Calibration::load(path, model_digest_));
   }
   return *calibrations_.back();
+}
+
+std::shared_ptr<const Adapter> Options::adapter(std::string_view key, std::string_view doc,
+                                                std::string_view made_by, const KvShape& shape) {
+  const std::string path = file(key, std::string(doc) + "; made by `" + std::string(made_by) + "`");
+  docs_.back().type = "adapter";
+  if (describes_) return std::make_shared<const Adapter>();
+  if (path.empty())
+    fail("'" + std::string(key) + "' is missing; `" + std::string(made_by) + "` makes the file");
+  return Adapter::load(path, shape, model_digest_);
 }
 
 void Options::finish() const {

@@ -23,6 +23,8 @@
 namespace pith {
 
 class Calibration;
+struct Adapter;
+struct KvShape;
 
 // "0.1" is a share of the prompt, "2048" is a number of rows, "512MiB" is bytes of the session.
 // At most one of the three is set; none means that no amount was named.
@@ -94,6 +96,9 @@ class Options {
   // was made for another model. Lives as long as the Options.
   const Calibration& calibration(std::string_view key, std::string_view doc,
                                  std::string_view made_by);
+  // A trained adapter of the model, with the same errors.
+  std::shared_ptr<const Adapter> adapter(std::string_view key, std::string_view doc,
+                                         std::string_view made_by, const KvShape& shape);
   bool given(std::string_view key) const;
   bool describes() const { return describes_; }
   const CommonOptions& common() const { return *common_; }

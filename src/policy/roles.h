@@ -57,6 +57,7 @@ struct LayerTap {
   const KvStore* earlier = nullptr;    // rows of earlier turns; the Compressor fills it in
   PromptObserver* observer = nullptr;  // looks on; or null
   WeightMatrix wo = {};                // the output projection, [width, query_heads * dim]
+  int rows_kept = 0;  // for a Router: what the budget leaves each head of the layer, the fewest
 };
 
 // One layer of one decode step.
@@ -190,7 +191,8 @@ class Reducer {
 // What travels on to the next layer of the prompt.
 struct StreamPlan {
   std::vector<int32_t> rows;     // ascending; empty: all of them
-  std::vector<int32_t> adapted;  // rows for which the adapter's q and o are on from now on
+  std::vector<int32_t> adapted;  // rows for which the adapter's q and o are on from now on, and
+                                 // with them k and v of all rows
   bool restart = false;          // run the prompt again from layer 0 with `rows`, `adapted`
   bool renumber = false;         // positions 0, 1, 2, ... for the rows that are left
 };

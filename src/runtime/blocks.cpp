@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "policy/adapter.h"
 #include "runtime/forward.h"
 
 namespace pith {
@@ -68,6 +69,40 @@ void Forward::norm(ConstMat x, std::span<const float> gain, std::span<const floa
     ops_.rms_norm(x, gain, c.norm_eps, out);
 }
 
+Forward::AdaptedRows Forward::AdaptedRows::part(int64_t first, int64_t count) const {
+  AdaptedRows rest = *this;
+  if (adapter) rest.on = on.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+  return rest;
+}
+
+// Adds b (a x) to the rows for which the adapter is on, or to all.
+void Forward::add_low_rank(const LowRank& low_rank, const AdaptedRows& adapted, bool all,
+                           ConstMat x, Mat into) {
+  PITH_CHECK(x.dim[0] <= adapted.low.dim[0], "a step's rows fit into the adapter's scratch");
+  std::vector<int32_t> rows;
+  for (size_t r = 0; r < adapted.on.size(); ++r)
+    if (all || adapted.on[r]) rows.push_back(static_cast<int32_t>(r));
+  if (rows.empty()) return;
+  const auto count = static_cast<int64_t>(rows.size());
+  ConstMat input = x;
+  if (count < x.dim[0]) {
+    const Mat gathered = Mat::packed(adapted.rows.data, {count, x.dim[1]});
+    ops_.gather(x, rows, gathered);
+    input = gathered;
+  }
+  const Mat low = top(adapted.low, count);
+  const Mat sum = Mat::packed(adapted.sum.data, {count, into.dim[1]});
+  ops_.matmul(input, low_rank.a, low);
+  ops_.matmul(low, low_rank.b, sum);
+  for (int64_t first = 0, last = 0; first < count; first = last) {
+    const int64_t row = rows[static_cast<size_t>(first)];
+    for (last = first + 1; last < count; ++last)  // as long as rows are neighbours
+      if (rows[static_cast<size_t>(last)] != row + last - first) break;
+    ops_.add(Mat{sum.data + first * sum.stride[0], {last - first, sum.dim[1]}, sum.stride},
+             Mat{into.data + row * into.stride[0], {last - first, into.dim[1]}, into.stride});
+  }
+}
+
 // What happens to projected queries and keys before they meet: bias, clamp, norm per head,
 // rotation.
 void Forward::bias_norm_rotate(int layer, Cube x, std::span<const float> bias,
@@ -84,27 +119,34 @@ void Forward::bias_norm_rotate(int layer, Cube x, std::span<const float> bias,
   if (!c.ropes[layer].inv_freq.empty()) ops_.rope(x, positions, c.ropes[layer], 1);
 }
 
-void Forward::project_q(int layer, ConstMat normed, std::span<const int32_t> positions, Cube q) {
+void Forward::project_q(int layer, ConstMat normed, std::span<const int32_t> positions, Cube q,
+                        const AdaptedRows& adapted) {
   const LayerWeights& w = model_.weights().layers[layer];
   ops_.matmul(normed, w.wq, flat(q));
+  if (adapted.adapter) add_low_rank(adapted.adapter->q, adapted, false, normed, flat(q));
   bias_norm_rotate(layer, q, w.q_bias, w.q_norm, positions);
 }
 
 void Forward::project_kv(int layer, ConstMat normed, std::span<const int32_t> positions, Cube k,
-                         Cube v) {
+                         Cube v, const AdaptedRows& adapted) {
   const ModelConfig& c = model_.config();
   const LayerWeights& w = model_.weights().layers[layer];
   ops_.matmul(normed, w.wk, flat(k));
   ops_.matmul(normed, w.wv, flat(v));
+  if (adapted.adapter) {
+    add_low_rank(adapted.adapter->k, adapted, true, normed, flat(k));
+    add_low_rank(adapted.adapter->v, adapted, true, normed, flat(v));
+  }
   bias_norm_rotate(layer, k, w.k_bias, w.k_norm, positions);
   if (!w.v_bias.empty()) ops_.add_row(w.v_bias, flat(v));
   if (c.clamp_qkv > 0) ops_.clamp(c.clamp_qkv, flat(v));
 }
 
-void Forward::attention_out(int layer, ConstCube attended, Mat x) {
+void Forward::attention_out(int layer, ConstCube attended, Mat x, const AdaptedRows& adapted) {
   const LayerWeights& w = model_.weights().layers[layer];
   const Mat branch = top(a_.branch, x.dim[0]);
   ops_.matmul(flat(attended), w.wo, branch);
+  if (adapted.adapter) add_low_rank(adapted.adapter->o, adapted, false, flat(attended), branch);
   if (!w.o_bias.empty()) ops_.add_row(w.o_bias, branch);
   if (!w.attn_post_norm.empty()) norm(branch, w.attn_post_norm, {}, branch);
   ops_.add(branch, x);

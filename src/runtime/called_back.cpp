@@ -71,7 +71,7 @@ void Forward::run_called_back(Session& session, int layer, CalledBack& back) {
   each_part([&](int first, Mat x, Mat normed) {
     const auto positions = std::span(back.positions).subspan(first, x.dim[0]);
     const Cube k = heads(a_.k, x.dim[0], s.heads), v = heads(a_.v, x.dim[0], s.heads);
-    project_kv(layer, normed, positions, k, v);
+    project_kv(layer, normed, positions, k, v, {});
     for (int64_t r = 0; r < x.dim[0]; ++r)
       for (int h = 0; h < s.heads; ++h)
         session.store->at(layer, h).append(k[r].row(h), v[r].row(h), positions[r]);
@@ -86,7 +86,7 @@ void Forward::run_called_back(Session& session, int layer, CalledBack& back) {
     const auto positions = std::span(back.positions).subspan(first, x.dim[0]);
     const Cube q = heads(a_.q, x.dim[0], s.query_heads),
                attended = heads(a_.attended, x.dim[0], s.query_heads);
-    project_q(layer, normed, positions, q);
+    project_q(layer, normed, positions, q, {});
     std::vector<HeadAttention> jobs;
     for (int64_t r = 0; r < x.dim[0]; ++r)
       for (int h = 0; h < s.heads; ++h) {
@@ -104,7 +104,7 @@ void Forward::run_called_back(Session& session, int layer, CalledBack& back) {
                         .probs = {}});
       }
     ops_.attend(std::span<const HeadAttention>(jobs));
-    attention_out(layer, attended, x);
+    attention_out(layer, attended, x, {});
     feed_forward(layer, x);
   });
 }

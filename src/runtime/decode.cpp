@@ -63,8 +63,8 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
       const Cube q = heads(a_.q, batch, s.query_heads), k = heads(a_.k, batch, s.heads),
                  v = heads(a_.v, batch, s.heads),
                  attended = heads(a_.attended, batch, s.query_heads);
-      project_q(layer, normed, positions, q);
-      project_kv(layer, normed, positions, k, v);
+      project_q(layer, normed, positions, q, {});
+      project_kv(layer, normed, positions, k, v, {});
 
       // One job per session and head: append, choose pages, describe what to read.
       for (int b = 0; b < batch; ++b) {
@@ -109,7 +109,7 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
         part[b]->compressor.observe(jobs.taps);
         if (part[b]->compressor.calls_back(layer)) call_back(*part[b], jobs.taps, back[b]);
       }
-      attention_out(layer, attended, x);
+      attention_out(layer, attended, x, {});
       feed_forward(layer, x);
     }
 

@@ -131,8 +131,10 @@ std::unique_ptr<Session> Engine::load(const std::string& path, const SamplingOpt
   return read();
 }
 
-void Engine::prefill(Session& session, std::span<const int32_t> tokens, Monitor& monitor) {
-  feed(session, tokens);
+void Engine::prefill(Session& session, std::span<const int32_t> tokens, Monitor& monitor,
+                     Turn turn) {
+  state_->check_tokens(tokens);
+  session.feed(tokens, turn);
   run_prompt(session, monitor);
 }
 
@@ -214,8 +216,9 @@ bool Engine::read_alone(Session& session) const {
   if (!helped) return records;
   const std::vector<int32_t> prompt(session.tokens.end() - session.stream.prompt_tokens,
                                     session.tokens.end());
+  const Turn turn = session.stream.turn;
   session.abandon();
-  session.feed(prompt);
+  session.feed(prompt, turn);
   return true;
 }
 

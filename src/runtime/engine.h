@@ -54,7 +54,7 @@ class Engine {
   // Reads the prompt (or a further turn) to its end; session.logits then belong to its last token.
   // Throws no_memory if the cache limit is too small, interrupted if the monitor says so.
   void prefill(Session& session, std::span<const int32_t> tokens,
-               Monitor& monitor = Monitor::silent());
+               Monitor& monitor = Monitor::silent(), Turn turn = Turn::by_policy);
   // For benchmarks: the same life of the session, with random keys, values and queries instead of
   // a forward pass.
   void make_up(Session& session, std::span<const int32_t> tokens,

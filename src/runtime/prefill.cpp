@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "policy/adapter.h"
 #include "runtime/forward.h"
 
 namespace pith {
@@ -27,14 +28,21 @@ View<T, Rank> rows_of(View<T, Rank> x, int64_t first, int64_t rows) {
   return x;
 }
 
+// Features of a row, before or after a projection.
+int widest(const KvShape& s) {
+  return std::max(s.width, s.query_heads * s.dim);
+}
+
 size_t floats_of(const Cube& c) {
   return static_cast<size_t>(c.dim[0] * c.dim[1] * c.dim[2]);
 }
 
 }  // namespace
 
-size_t Forward::prompt_bytes(int rows, const Demand& demand) const {
+size_t Forward::prompt_bytes(const Session& session) const {
   const KvShape& s = model_.config().shape;
+  const int rows = session.stream.rows();
+  const Demand demand = session.demand();
   size_t floats = static_cast<size_t>(rows) * s.width;
   floats += size_t{2} * s.heads * rows * s.dim;
   floats += static_cast<size_t>(std::min(rows, demand.window_queries)) * s.query_heads * s.dim;
@@ -43,6 +51,9 @@ size_t Forward::prompt_bytes(int rows, const Demand& demand) const {
   floats += static_cast<size_t>(s.heads) * rows;
   if (demand.window_queries > 0) floats += static_cast<size_t>(s.query_heads) * rows;
   if (demand.layer_queries) floats += static_cast<size_t>(rows) * s.query_heads * s.dim;
+  if (session.policy->adapter)
+    floats += static_cast<size_t>(kStepRows) *
+              static_cast<size_t>(session.policy->adapter->rank + 2 * widest(s));
   return floats * sizeof(float);
 }
 
@@ -51,7 +62,7 @@ bool Forward::begin_prompt(Session& session) {
   const KvShape& s = model_.config().shape;
   const Demand demand = session.demand();
   const int64_t rows = stream.rows();
-  const size_t bytes = prompt_bytes(stream.rows(), demand);
+  const size_t bytes = prompt_bytes(session);
   if (bytes > session.pool.free_bytes()) return false;
   session.pool.charge(bytes, MemoryClass::prompt);
   stream.charged_bytes = bytes;
@@ -70,7 +81,15 @@ bool Forward::begin_prompt(Session& session) {
   at += stream.prompt_mass.dim[0] * rows;
   stream.layer_q =
       Cube::packed(at, {demand.layer_queries ? rows : 0, s.query_heads, int64_t{s.dim}});
-  session.compressor.begin_prompt(stream.rows());
+  at += floats_of(stream.layer_q);
+  if (session.policy->adapter) {
+    stream.adapter_rows = Mat::packed(at, {kStepRows, widest(s)});
+    at += kStepRows * widest(s);
+    stream.adapter_sum = Mat::packed(at, {kStepRows, widest(s)});
+    at += kStepRows * widest(s);
+    stream.adapter_low = Mat::packed(at, {kStepRows, session.policy->adapter->rank});
+  }
+  session.compressor.begin_prompt(stream.rows(), stream.turn);
   if (session.reuse.pages)
     session.compressor.share_rows(*session.reuse.pages, session.reuse.page_rows);
   session.prefill->row = session.reuse.rows;
@@ -78,8 +97,24 @@ bool Forward::begin_prompt(Session& session) {
   return true;
 }
 
+// Of rows [first, first + rows) of the stream.
+Forward::AdaptedRows Forward::adapted_rows(const Session& session, int64_t first,
+                                           int64_t rows) const {
+  const TokenStream& stream = session.stream;
+  if (!session.policy->adapter || stream.adapted.empty()) return {};
+  const auto layer = static_cast<size_t>(session.prefill->layer);
+  return {
+      .adapter = &session.policy->adapter->layers[layer],
+      .on =
+          std::span(stream.adapted).subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
+      .rows = stream.adapter_rows,
+      .low = stream.adapter_low,
+      .sum = stream.adapter_sum};
+}
+
 bool Forward::looks_ahead(const Session& session) const {
   return session.stream.layer_q.dim[0] > 0 && !session.stream.made_up &&
+         !session.compressor.whole_turn() &&
          !session.policy->tile_reader->reads_all(session.prefill->layer);
 }
 
@@ -114,12 +149,13 @@ void Forward::project_tile(Session& session, int first, int rows, bool queries,
     const Mat normed = rows_of(a_.normed, done, count);
     norm(x, w.attn_norm, w.attn_norm_bias, normed);
     const Cube k = heads(a_.k, count, s.heads), v = heads(a_.v, count, s.heads);
-    project_kv(layer, normed, positions, k, v);
+    const AdaptedRows adapted = adapted_rows(session, at, count);
+    project_kv(layer, normed, positions, k, v, adapted);
     place_rows(k, at, stream.layer_k, ops_.threads());
     place_rows(v, at, stream.layer_v, ops_.threads());
     if (!queries) continue;
     monitor.check();
-    project_q(layer, normed, positions, rows_of(stream.layer_q, at, count));
+    project_q(layer, normed, positions, rows_of(stream.layer_q, at, count), adapted);
   }
 }
 
@@ -173,12 +209,13 @@ void Forward::attend_tile(Session& session, ConstCube q, int first, Cube out,
   }
 }
 
-void Forward::finish_tile(int layer, ConstCube attended, Mat x, const Monitor& monitor) {
+void Forward::finish_tile(int layer, ConstCube attended, Mat x, const AdaptedRows& adapted,
+                          const Monitor& monitor) {
   for (int64_t done = 0; done < x.dim[0]; done += kStepRows) {
     const int64_t count = std::min<int64_t>(kStepRows, x.dim[0] - done);
     const Mat part = rows_of(x, done, count);
     monitor.check();
-    attention_out(layer, rows_of(attended, done, count), part);
+    attention_out(layer, rows_of(attended, done, count), part, adapted.part(done, count));
     feed_forward(layer, part, monitor);
   }
 }
@@ -200,7 +237,8 @@ void Forward::run_tile(Session& session, int first, int rows, const Monitor& mon
     const int part = std::min(kStepRows, count - done);
     monitor.check();
     project_q(layer, rows_of(a_.normed, skip + done, part),
-              std::span(stream.positions).subspan(from + done, part), rows_of(q, done, part));
+              std::span(stream.positions).subspan(from + done, part), rows_of(q, done, part),
+              adapted_rows(session, from + done, part));
   }
 
   const int64_t window_start = stream.rows() - stream.window_q.dim[0];
@@ -210,7 +248,8 @@ void Forward::run_tile(Session& session, int first, int rows, const Monitor& mon
 
   const Cube attended = heads(a_.attended, count, s.query_heads);
   attend_tile(session, q, from, attended, monitor);
-  finish_tile(layer, attended, rows_of(stream.hidden, from, count), monitor);
+  finish_tile(layer, attended, rows_of(stream.hidden, from, count),
+              adapted_rows(session, from, count), monitor);
 }
 
 // Fills the rows of a tile with random numbers: what a method then does with them, what it holds,
@@ -247,7 +286,7 @@ void Forward::make_up_tile(Session& session, int first, int rows) {
 size_t Forward::bytes_needed(const Session& session) const {
   const TokenStream& stream = session.stream;
   if (stream.memory) return session.compressor.bytes_for_layer(stream.rows());
-  if (session.prefill->round < 0) return prompt_bytes(stream.rows(), session.demand());
+  if (session.prefill->round < 0) return prompt_bytes(session);
   return round_bytes(session, stream.run,
                      static_cast<int64_t>(round_tokens(session, stream.run).size()));
 }
@@ -351,7 +390,7 @@ Progress Forward::finish_layer(Session& session, const Monitor& monitor) {
   if (at.layer < config.shape.layers) return Progress::more;
 
   finish_logits(session, monitor);
-  if (session.policy->probe) return next_round(session);
+  if (session.policy->probe && !session.compressor.whole_turn()) return next_round(session);
   return finish_prompt(session);
 }
 

@@ -21,6 +21,12 @@ PrefixUse prefix_use(const Policy& policy, const KvShape& shape) {
   const auto nothing = [&](const char* why) {
     return PrefixUse{Reuse::nothing, name + why + ", so every prompt is read from its first token"};
   };
+  if (policy.adapter)
+    return {Reuse::nothing,
+            name +
+                "reads a text with its adapter, so only a text that is given as the opening of "
+                "several prompts is read once",
+            1, /*opens=*/true};
   if (policy.router)
     return nothing("decides by the whole prompt which tokens reach the upper layers");
   if (policy.tile_reader) return nothing("decides by the whole prompt what is read of it");

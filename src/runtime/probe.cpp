@@ -123,7 +123,7 @@ Progress Forward::probe_tile(Session& session, const Monitor& monitor) {
     q.dim[0] = rows;
     const Cube attended = heads(a_.attended, rows, s.query_heads);
     attend_tile(session, q, at.row, attended, monitor);
-    finish_tile(at.layer, attended, x, monitor);
+    finish_tile(at.layer, attended, x, {}, monitor);
   }
   at.row += rows;
   if (at.row < stream.rows()) return Progress::more;

@@ -32,7 +32,7 @@ std::unique_ptr<Session> Session::fork() const {
   return std::unique_ptr<Session>(new Session(*this, store->fork()));
 }
 
-void Session::feed(std::span<const int32_t> prompt) {
+void Session::feed(std::span<const int32_t> prompt, Turn turn) {
   PITH_CHECK(!prefill, "one prompt at a time");
   if (prompt.empty()) throw Error(Errc::bad_request, "the prompt has no tokens");
   stream.tokens.assign(prompt.begin(), prompt.end());
@@ -40,6 +40,7 @@ void Session::feed(std::span<const int32_t> prompt) {
   const int first = compressor.query_position(static_cast<int>(tokens.size()));
   for (size_t i = 0; i < prompt.size(); ++i) stream.positions[i] = first + static_cast<int32_t>(i);
   stream.prompt_tokens = static_cast<int>(prompt.size());
+  stream.turn = turn;
   tokens.insert(tokens.end(), prompt.begin(), prompt.end());
   prefill.emplace();
 }

@@ -20,10 +20,12 @@ namespace pith {
 // no larger uncompressed cache ever exists. Routing shortens it; positions never change.
 struct TokenStream {
   std::vector<int32_t> tokens, positions;
-  int prompt_tokens = 0;           // before any routing
-  std::vector<uint8_t> adapted;    // 1 where the adapter is on; empty: nowhere
-  Mat hidden;                      // [rows, width]
-  Cube layer_k, layer_v;           // [heads, rows, dim], keys after RoPE
+  int prompt_tokens = 0;  // before any routing
+  Turn turn = Turn::by_policy;
+  std::vector<uint8_t> adapted;                // [rows] 1 where the adapter is on; empty: nowhere
+  Mat adapter_rows, adapter_low, adapter_sum;  // [step, features], [step, rank], if there is one
+  Mat hidden;                                  // [rows, width]
+  Cube layer_k, layer_v;                       // [heads, rows, dim], keys after RoPE
   Cube window_q;                   // [window, query_heads, dim], the last queries of the layer
   Cube layer_q;                    // [rows, query_heads, dim], if a role looks at all of them
   ReadPlan reads;                  // of the layer, if a TileReader made one
@@ -70,7 +72,7 @@ struct Session {
   std::unique_ptr<Session> fork() const;
 
   // A prompt, or a turn on top of the cache. Throws bad_request if there are no tokens.
-  void feed(std::span<const int32_t> prompt);
+  void feed(std::span<const int32_t> prompt, Turn turn = Turn::by_policy);
   // Drops the prompt in flight and what it wrote; the session is as it was before `feed`.
   void abandon();
 

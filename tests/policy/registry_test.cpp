@@ -30,13 +30,13 @@ const RegisterMethod options_of_every_kind{{
     .summary = "reads options of every kind",
     .source = "-",
     .build =
-        [](Options& o, const KvShape& /*shape*/, Policy& p) {
+        [](Options& o, const KvShape& /*shape*/, Policy& /*p*/) {
           o.count("rounds", 3, "how often", 1, 9);
           o.number("heat", 0.5, "how hot", -2, 2);
           o.flag("loud", false, "whether");
           o.word("colour", "red", "red|green", "which");
           o.amount("portion", {.rows = 7}, "how much");
-          p.adapter_file = o.file("adapter", "where");
+          o.file("adapter", "where");
           o.count_or("auto", "layer", 4, "where else", 0, 31);
         },
 }};

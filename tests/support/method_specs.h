@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "policy/describe.h"
 #include "policy/registry.h"
+#include "support/toy_adapter.h"
 #include "support/toy_calibration.h"
 
 namespace pith::test {
@@ -40,7 +41,9 @@ inline std::string spec_of(const Method& method, const std::string& budget, cons
     if (!option.empty()) options += (options.empty() ? ":" : ",") + option;
   };
   for (const OptionDoc& option : describe(method).options)
-    if (option.type == "calibration" && name != "fastkv" && name != "uncomp")
+    if (option.type == "adapter")
+      add(option.key + "=" + toy_adapter(shape, {.zero = neutral}));
+    else if (option.type == "calibration" && name != "fastkv" && name != "uncomp")
       add(option.key + "=" + toy_calibration(shape));
   add(neutral ? neutral_options(name, budget) : active(name));
   const std::string plain = options;

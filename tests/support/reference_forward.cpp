@@ -65,7 +65,12 @@ double yarn_share(int pair, int dim, double base, double context, double fast, d
   return 1 - std::clamp((pair - low) / std::max(high - low, 0.001), 0.0, 1.0);
 }
 
+struct Added {  // b (a x)
+  Matrix a, b;
+};
+
 struct Layer {
+  Added add_q, add_k, add_v, add_output;
   Vector attn_norm, post_attn_norm, ffn_norm, post_ffn_norm, q_norm, k_norm;
   Vector q_bias, k_bias, v_bias;
   Matrix q, k, v, qkv, output, gate, up, down;
@@ -87,6 +92,8 @@ struct ReferenceForward::State {
   std::vector<Layer> layers;
   int position = 0;
   std::map<int, Vector> hidden;  // by position
+  bool adapt_kv = false, adapt_qo = false;
+  int first_read = 0;
 
   bool gemma() const { return arch == "gemma2" || arch == "gemma3"; }
   double number(const std::string& name, double fallback) const {
@@ -98,9 +105,10 @@ struct ReferenceForward::State {
     return static_cast<int>(file->integer(arch + "." + name, fallback));
   }
 
-  Matrix matrix(const std::string& name) const {
-    if (!file->has_tensor(name)) return {};
-    const GgufTensor& t = file->tensor(name);
+  Matrix matrix(const std::string& name) const { return matrix_of(*file, name); }
+  static Matrix matrix_of(const GgufFile& file, const std::string& name) {
+    if (!file.has_tensor(name)) return {};
+    const GgufTensor& t = file.tensor(name);
     const auto rows = static_cast<size_t>(t.rows()), cols = static_cast<size_t>(t.dims[0]);
     Matrix m{Vector(rows * cols), rows, cols};
     std::vector<float> row(cols);
@@ -239,8 +247,6 @@ struct ReferenceForward::State {
     Vector q, k, v;
     if (!layer.qkv.empty()) {
       Vector all = times(layer.qkv, x);
-      if (clamp > 0)
-        for (double& y : all) y = std::clamp(y, -clamp, clamp);
       const auto begin = all.begin(), middle = begin + static_cast<ptrdiff_t>(q_width);
       q.assign(begin, middle);
       k.assign(middle, middle + static_cast<ptrdiff_t>(kv_width));
@@ -249,6 +255,11 @@ struct ReferenceForward::State {
       q = times(layer.q, x), k = times(layer.k, x), v = times(layer.v, x);
       add(q, layer.q_bias), add(k, layer.k_bias), add(v, layer.v_bias);
     }
+    if (adapt_qo) add(q, added(layer.add_q, x));
+    if (adapt_kv) add(k, added(layer.add_k, x)), add(v, added(layer.add_v, x));
+    if (clamp > 0)
+      for (Vector* part : {&q, &k, &v})
+        for (double& y : *part) y = std::clamp(y, -clamp, clamp);
     norm_heads(q, layer.q_norm);
     norm_heads(k, layer.k_norm);
     rotate(q, position, layer.rotation);
@@ -262,7 +273,7 @@ struct ReferenceForward::State {
     for (int h = 0; h < query_heads; ++h) {
       const size_t at_q = per_head * static_cast<size_t>(h);
       const size_t at_k = per_head * static_cast<size_t>(h / (query_heads / heads));
-      const int first = layer.window > 0 ? std::max(0, position - layer.window + 1) : 0;
+      const int first = std::max(first_read, layer.window > 0 ? position - layer.window + 1 : 0);
       Vector logits;
       std::vector<int> rows;
       for (const auto& [row, key] : layer.keys) {
@@ -282,7 +293,12 @@ struct ReferenceForward::State {
           mixed[at_q + i] += share * layer.values.at(rows[r])[at_k + i];
       }
     }
-    return times(layer.output, mixed);
+    Vector out = times(layer.output, mixed);
+    if (adapt_qo) add(out, added(layer.add_output, mixed));
+    return out;
+  }
+  static Vector added(const Added& matrices, const Vector& x) {
+    return times(matrices.b, times(matrices.a, x));
   }
 
   Vector feed_forward(const Layer& layer, const Vector& x) const {
@@ -357,6 +373,35 @@ std::vector<double> ReferenceForward::pass(int position, int layer) {
 
 std::vector<double> ReferenceForward::logits(int position) const {
   return state_->logits(position);
+}
+
+const std::vector<double>& ReferenceForward::hidden(int position) const {
+  return state_->hidden.at(position);
+}
+
+void ReferenceForward::forget(int position) {
+  for (Layer& layer : state_->layers) layer.keys.erase(position), layer.values.erase(position);
+}
+
+void ReferenceForward::set_adapter(std::shared_ptr<const GgufFile> file) {
+  for (size_t l = 0; l < state_->layers.size(); ++l) {
+    const auto read = [&](const char* side) {
+      const std::string at = "blk." + std::to_string(l) + ".attn_" + side + ".weight.lora_";
+      return Added{State::matrix_of(*file, at + "a"), State::matrix_of(*file, at + "b")};
+    };
+    Layer& layer = state_->layers[l];
+    layer.add_q = read("q"), layer.add_k = read("k"), layer.add_v = read("v");
+    layer.add_output = read("output");
+  }
+}
+
+void ReferenceForward::adapt(bool keys_and_values, bool queries_and_outputs) {
+  state_->adapt_kv = keys_and_values;
+  state_->adapt_qo = queries_and_outputs;
+}
+
+void ReferenceForward::read_from(int position) {
+  state_->first_read = position;
 }
 
 int ReferenceForward::layers() const {

@@ -31,6 +31,14 @@ class ReferenceForward {
   std::vector<double> pass(int position, int layer);
   std::vector<double> logits(int position) const;
   int layers() const;
+  const std::vector<double>& hidden(int position) const;  // of a token, behind the layers it passed
+  void forget(int position);                              // a token's keys and values in all layers
+
+  // What the low-rank matrices of an adapter file add (policy/adapter.h) to tokens that pass from
+  // now on: to keys and values, and to queries and outputs.
+  void set_adapter(std::shared_ptr<const GgufFile> file);
+  void adapt(bool keys_and_values, bool queries_and_outputs);
+  void read_from(int position);  // tokens that pass from now on read no earlier one
 
   int vocab() const;
 

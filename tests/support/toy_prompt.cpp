@@ -109,6 +109,7 @@ void ToyPrompt::begin(int tokens) {
   positions_.resize(stream_.size());
   std::iota(positions_.begin(), positions_.end(), compressor_->query_position(tokens_));
   compressor_->begin_prompt(tokens);
+  adapted_.clear();
   layer_ = 0;
   prompt_tokens_ = tokens;
   rows_into_.assign(static_cast<size_t>(shape_.layers), 0);
@@ -169,9 +170,13 @@ bool ToyPrompt::run_layer() {
                               .window_q = window_q,
                               .rows = {k_, v_, positions_},
                               .prompt_mass = prompt_mass,
-                              .adapted = {},
+                              .adapted = adapted_,
                               .wo = output_projection()});
   layer_ = plan.restart ? 0 : layer_ + 1;
+  if (!plan.adapted.empty()) {
+    adapted_.assign(stream_.size(), 0);
+    for (const int32_t row : plan.adapted) adapted_[static_cast<size_t>(row)] = 1;
+  }
   if (!plan.rows.empty()) {
     std::vector<int32_t> stream, positions;
     for (const int32_t row : plan.rows) {

@@ -90,6 +90,7 @@ class ToyPrompt {
   // The prompt in flight.
   int layer_ = 0, prompt_tokens_ = 0, layers_run_ = 0;
   std::vector<int32_t> stream_, positions_;  // token numbers and positions that still travel
+  std::vector<uint8_t> adapted_;             // of them, once a router has said so
   std::vector<int> rows_into_;
   std::vector<float> q_data_, k_data_, v_data_, out_;
   mutable std::vector<float> wo_;
