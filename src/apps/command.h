@@ -23,9 +23,9 @@ struct Command {
 };
 
 // One per file of this folder.
-extern const Command kRunCommand, kChatCommand, kBenchCommand, kPerplexityCommand, kMethodsCommand,
-    kInspectCommand, kTokenizeCommand, kConvertCommand, kQuantizeCommand, kCalibrateTspCommand,
-    kCalibrateHeadsCommand, kCalibrateEntropyCommand, kCalibrateSpansCommand,
+extern const Command kRunCommand, kChatCommand, kBenchCommand, kPerplexityCommand, kEvalCommand,
+    kMethodsCommand, kInspectCommand, kTokenizeCommand, kConvertCommand, kQuantizeCommand,
+    kCalibrateTspCommand, kCalibrateHeadsCommand, kCalibrateEntropyCommand, kCalibrateSpansCommand,
     kCalibrateQueriesCommand, kCalibrateBasisCommand, kDemoCommand, kTraceCommand, kTrainCommand,
     kCompletionCommand, kManCommand;
 

@@ -8,10 +8,10 @@
 
 namespace pith {
 
-void declare_engine(Arguments& arguments, EngineArguments& engine) {
-  arguments.option("-m,--model", engine.model, "FILE", "the model, a GGUF file")
-      .required()
-      .completes(Complete::file);
+void declare_engine(Arguments& arguments, EngineArguments& engine, bool needs_model) {
+  Argument& model = arguments.option("-m,--model", engine.model, "FILE", "the model, a GGUF file")
+                        .completes(Complete::file);
+  if (needs_model) model.required();
   arguments.option("-t,--threads", engine.threads, "N", "threads; 0: one per core").between(0, 256);
   arguments
       .option("-c,--ctx-size", engine.context, "N",

@@ -21,7 +21,7 @@ struct EngineArguments {
   std::string matmul = "int8";
 };
 // -m -t -c -b --kv-memory --matmul
-void declare_engine(Arguments& arguments, EngineArguments& engine);
+void declare_engine(Arguments& arguments, EngineArguments& engine, bool needs_model = true);
 void declare_matmul(Arguments& arguments, std::string& matmul);
 MatmulForm matmul_form(const std::string& name);
 std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse_prefixes = false);

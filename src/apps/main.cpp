@@ -25,6 +25,7 @@ constexpr const Command* kCommands[] = {
     &kTraceCommand,
     &kBenchCommand,
     &kPerplexityCommand,
+    &kEvalCommand,
     &kMethodsCommand,
     &kInspectCommand,
     &kTokenizeCommand,

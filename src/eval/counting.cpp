@@ -24,19 +24,12 @@ class CommonWordsTask final : public Task {
   CommonWordsTask() : Task("cwe", "ruler", "the ten words that appear most often in a list") {}
 
   Sample make(const SampleRequest& request) const override {
-    const bool small = request.max_tokens < 4096;
-    return fit_sample(*this, request, kCommon + 1, largest_vocabulary(), [&](int words) {
-      Random random = sample_random(name(), request.seed, request.index);
-      const Block shown = small ? block(random, 20, 3, 1) : block(random, 40, 10, 3);
-      const Block asked = small ? block(random, words, 6, 1) : block(random, words, 30, 3);
-      Sample sample;
-      sample.shown_question = context_text(shown) + kQuestion;
-      sample.shown_answer = std::string(kPrefix) + " " + numbered(shown.common) + "\n";
-      sample.context = context_text(asked);
-      sample.questions.push_back({kQuestion, kPrefix, asked.common, {}});
-      sample.max_new_tokens = 120;
-      return sample;
-    });
+    // The short form where the long one does not fit, too.
+    const bool small =
+        request.max_tokens < 4096 ||
+        sample_tokens(sized(request, kCommon + 1, false), request) > request.max_tokens;
+    return fit_sample(*this, request, kCommon + 1, largest_vocabulary(),
+                      [&](int words) { return sized(request, words, small); });
   }
 
  private:
@@ -45,6 +38,19 @@ class CommonWordsTask final : public Task {
       "\nQuestion: What are the 10 most common words in the above list?";
   static constexpr const char* kPrefix =
       " Answer: The top 10 words that appear most often in the list are:";
+
+  Sample sized(const SampleRequest& request, int words, bool small) const {
+    Random random = sample_random(name(), request.seed, request.index);
+    const Block shown = small ? block(random, 20, 3, 1) : block(random, 40, 10, 3);
+    const Block asked = small ? block(random, words, 6, 1) : block(random, words, 30, 3);
+    Sample sample;
+    sample.shown_question = context_text(shown) + kQuestion;
+    sample.shown_answer = std::string(kPrefix) + " " + numbered(shown.common) + "\n";
+    sample.context = context_text(asked);
+    sample.questions.push_back({kQuestion, kPrefix, asked.common, {}});
+    sample.max_new_tokens = 120;
+    return sample;
+  }
 
   struct Block {
     std::vector<std::string> common;

@@ -18,7 +18,7 @@ int sample_tokens(const Sample& sample, const SampleRequest& request) {
     } else {
       // A further turn: the true answer of the one before, and this question behind it.
       const std::string& before = sample.questions[i - 1].answers[0];
-      behind += text.count(before + question.text + question.prefix) + 1;
+      behind += text.count(before + question.text + question.prefix) + 1 + request.wrapper_tokens;
     }
   }
   return most + behind + sample.max_new_tokens + request.wrapper_tokens;

@@ -1,6 +1,7 @@
 // How answers are graded. All grades are in [0, 1]; suites report their mean times 100.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -60,5 +61,13 @@ std::vector<std::string> integers(std::string_view text);
 std::string_view between_tags(std::string_view text, std::string_view tag);
 // RULER's: control characters become line breaks, space around it goes.
 std::string cleaned(std::string_view output);
+
+// The mean of scores and half the width of its 95 % confidence interval (Student's t).
+struct Mean {
+  int count = 0;
+  double mean = 0;
+  std::optional<double> half_width;  // nothing for fewer than two
+};
+Mean mean_of(std::span<const double> values);
 
 }  // namespace pith

@@ -1,9 +1,7 @@
 #include "eval/runner.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
-#include <cmath>
 
 #include "base/error.h"
 
@@ -93,34 +91,44 @@ std::vector<int32_t> SampleRunner::next_turn(const Sample& sample, size_t questi
   return tokenizer.encode_more(whole.substr(known.size()) + asked.prefix, true);
 }
 
-Outcome SampleRunner::answer(Session& session, const Sample& sample, size_t question,
-                             double seconds_before, double prompt_seconds, Monitor& monitor) {
+CacheBytes SampleRunner::held(const Session& session, const Lender* lender) {
+  CacheBytes bytes = session.store->bytes();
+  if (lender == nullptr) return bytes;
+  // Of pages that both own, each counts half; what the lender counts less since is the other half.
+  const CacheBytes now = lender->session->store->bytes(), &alone = lender->alone;
+  for (const auto part : {&CacheBytes::sealed, &CacheBytes::open, &CacheBytes::pseudo,
+                          &CacheBytes::lanes, &CacheBytes::summaries, &CacheBytes::dropped})
+    bytes.*part += alone.*part - std::min(now.*part, alone.*part);
+  return bytes;
+}
+
+Outcome SampleRunner::answer(Session& session, const Lender* lender, const Sample& sample,
+                             size_t question, double seconds, Monitor& monitor) {
   Outcome out;
   out.question = static_cast<int>(question);
   out.prompt_tokens = static_cast<int>(session.tokens.size());
-  out.prompt_bytes = session.store->bytes();
+  out.prompt_bytes = held(session, lender);
   const KvShape& shape = engine_.model().config().shape;
-  out.full_bytes = uint64_t{2} * 2 * static_cast<uint64_t>(shape.layers) *
+  out.full_bytes = uint64_t{2} * sizeof(uint16_t) * static_cast<uint64_t>(shape.layers) *
                    static_cast<uint64_t>(shape.heads) * static_cast<uint64_t>(shape.dim) *
                    session.tokens.size();
   const Tokenizer& tokenizer = engine_.tokenizer();
   const Clock clock;
-  double last = 0;
+  double first = 0, last = 0;
   engine_.generate(session, sample.max_new_tokens, [&](int32_t token) {
     monitor.check();
     if (std::ranges::find(stops_, token) != stops_.end()) return false;
     last = clock.seconds();
-    if (out.generated_tokens++ == 0) out.first_seconds = seconds_before + prompt_seconds + last;
+    if (out.generated_tokens++ == 0) first = last;
     out.output += tokenizer.piece(token);
+    if (!sample.first_line) return true;
     // Nothing behind the first line counts.
-    return !(sample.first_line && out.output.find_first_not_of('\n') != std::string::npos &&
-             out.output.find('\n', out.output.find_first_not_of('\n')) != std::string::npos);
+    const size_t text = out.output.find_first_not_of('\n');
+    return text == std::string::npos || out.output.find('\n', text) == std::string::npos;
   });
-  if (out.generated_tokens == 0) out.first_seconds = seconds_before + prompt_seconds;
-  if (out.generated_tokens > 1)
-    out.token_seconds =
-        (last - (out.first_seconds - seconds_before - prompt_seconds)) / (out.generated_tokens - 1);
-  out.end_bytes = session.store->bytes();
+  out.first_seconds = seconds + first;
+  if (out.generated_tokens > 1) out.token_seconds = (last - first) / (out.generated_tokens - 1);
+  out.end_bytes = held(session, lender);
   out.score = sample.grade(question, out.output);
   return out;
 }
@@ -129,62 +137,42 @@ std::vector<Outcome> SampleRunner::run(const Sample& sample, std::string_view sp
                                        Protocol protocol, Monitor& monitor) {
   std::vector<Outcome> outcomes;
   std::unique_ptr<Session> shared;  // the context, or the turns so far
-  double shared_seconds = 0;
+  double context_seconds = 0;
   for (size_t question = 0; question < sample.questions.size(); ++question) {
     monitor.check();
+    const bool more = question + 1 < sample.questions.size();
     const Clock clock;
-    if (!shared || !sample.turns) {
-      const Pieces prompt = pieces(sample, question);
-      if (protocol == Protocol::aware) {
-        std::vector<int32_t> tokens = prompt.context;
-        tokens.insert(tokens.end(), prompt.question.begin(), prompt.question.end());
-        shared = engine_.open(spec, kGreedy);
-        engine_.prefill(*shared, tokens, monitor);
-        shared_seconds = 0;
-      } else {
-        if (!shared) {
-          shared = engine_.open(spec, kGreedy);
-          engine_.prefill(*shared, prompt.context, monitor);
-          shared_seconds = clock.seconds();
-        }
-        const Clock of_question;
-        if (!sample.turns) {
-          const std::unique_ptr<Session> asked = shared->fork();
-          engine_.prefill(*asked, prompt.question, monitor);
-          outcomes.push_back(
-              answer(*asked, sample, question, shared_seconds, of_question.seconds(), monitor));
-          continue;
-        }
-        engine_.prefill(*shared, prompt.question, monitor);
-      }
+    double seconds = 0;
+    std::vector<int32_t> behind;  // what follows the context, or the turns so far
+    if (shared && sample.turns) {
+      behind = next_turn(sample, question);
     } else {
-      engine_.prefill(*shared, next_turn(sample, question), monitor);
+      const Pieces prompt = pieces(sample, question);
+      behind = prompt.question;
+      if (protocol == Protocol::aware) {
+        behind.insert(behind.begin(), prompt.context.begin(), prompt.context.end());
+        shared = engine_.open(spec, kGreedy);
+      } else if (!shared) {
+        shared = engine_.open(spec, kGreedy);
+        engine_.prefill(*shared, prompt.context, monitor);
+        context_seconds = clock.seconds();
+      } else {
+        seconds = context_seconds;
+      }
     }
-    const double seconds = clock.seconds();
-    // A further turn follows the true answer, so what is generated here goes into a fork.
-    const bool more = sample.turns && question + 1 < sample.questions.size();
-    const std::unique_ptr<Session> fork = more ? shared->fork() : nullptr;
-    outcomes.push_back(answer(fork ? *fork : *shared, sample, question, 0, seconds, monitor));
+    // A further turn follows the true answer, not the one that is generated: that goes into a fork.
+    // So does what is asked of the context alone, with the question.
+    const bool forks_turn = sample.turns && more;
+    const bool forks_context = !sample.turns && protocol == Protocol::agnostic && more;
+    if (!forks_context) engine_.prefill(*shared, behind, monitor);
+    const Lender lender{shared.get(), shared->store->bytes()};
+    const std::unique_ptr<Session> fork = forks_turn || forks_context ? shared->fork() : nullptr;
+    if (forks_context) engine_.prefill(*fork, behind, monitor);
+    seconds += clock.seconds();
+    outcomes.push_back(answer(fork ? *fork : *shared, fork ? &lender : nullptr, sample, question,
+                              seconds, monitor));
   }
   return outcomes;
-}
-
-Mean mean_of(std::span<const double> values) {
-  // 97.5 % quantiles of Student's t, by degrees of freedom; 1.96 + 2.4 / f is within 1 % beyond.
-  constexpr std::array kQuantiles = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447,
-                                     2.365,  2.306, 2.262, 2.228, 2.201, 2.179};
-  Mean out;
-  out.count = static_cast<int>(values.size());
-  if (values.empty()) return out;
-  for (const double value : values) out.mean += value / out.count;
-  if (out.count < 2) return out;
-  double squares = 0;
-  for (const double value : values) squares += (value - out.mean) * (value - out.mean);
-  const auto freedom = static_cast<size_t>(out.count - 1);
-  const double quantile = freedom <= kQuantiles.size() ? kQuantiles[freedom - 1]
-                                                       : 1.96 + 2.5 / static_cast<double>(freedom);
-  out.half_width = quantile * std::sqrt(squares / static_cast<double>(freedom) / out.count);
-  return out;
 }
 
 }  // namespace pith

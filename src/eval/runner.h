@@ -29,8 +29,9 @@ struct Outcome {
   double score = 0;
   std::string output;
   int prompt_tokens = 0, generated_tokens = 0;
-  CacheBytes prompt_bytes, end_bytes;  // held after the prompt, and after the answer
-  uint64_t full_bytes = 0;             // of an f16 cache of the prompt
+  // Held after the prompt, and after the answer, as if nothing of it were shared.
+  CacheBytes prompt_bytes, end_bytes;
+  uint64_t full_bytes = 0;  // of an f16 cache of the prompt
   // From nothing to the first token of the answer: with a context that is shared, the time it took
   // counts in full for each of its questions.
   double first_seconds = 0;
@@ -67,21 +68,20 @@ class SampleRunner {
   Pieces pieces(const Sample& sample, size_t question) const;
   // A further turn: the true answer of the one before, and the question.
   std::vector<int32_t> next_turn(const Sample& sample, size_t question) const;
-  Outcome answer(Session& session, const Sample& sample, size_t question, double seconds_before,
-                 double prompt_seconds, Monitor& monitor);
+  // A session that forks answer for, and what it held before there was any.
+  struct Lender {
+    const Session* session;
+    CacheBytes alone;
+  };
+  static CacheBytes held(const Session& session, const Lender* lender);
+  // `seconds`: what reading the prompt took.
+  Outcome answer(Session& session, const Lender* lender, const Sample& sample, size_t question,
+                 double seconds, Monitor& monitor);
 
   Engine& engine_;
   const std::optional<ChatTemplate> chat_;
   std::vector<int32_t> stops_;
   const ModelText text_;
 };
-
-// The mean of scores and half the width of its 95 % confidence interval (Student's t).
-struct Mean {
-  int count = 0;
-  double mean = 0;
-  std::optional<double> half_width;  // nothing for fewer than two
-};
-Mean mean_of(std::span<const double> values);
 
 }  // namespace pith

@@ -1,4 +1,5 @@
 // Grades against values computed by hand: the arithmetic is in the comments.
+#include <cmath>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -117,6 +118,19 @@ TEST(Graders, CutWordsAsTheirMetricSays) {
   EXPECT_EQ(between_tags("x <A>\n b \n</A> y", "A"), "b");
   EXPECT_EQ(between_tags("x <A> b", "A"), "");
   EXPECT_EQ(cleaned("\n a\x01z \t"), "a\nz");
+}
+
+TEST(Graders, GiveMeansTheirConfidenceIntervals) {
+  EXPECT_EQ(mean_of({}).count, 0);
+  EXPECT_FALSE(mean_of(std::vector{1.0}).half_width);
+  // Standard deviation sqrt(1/3), three degrees of freedom: 3.182 sqrt(1/3) / sqrt(4).
+  const Mean four = mean_of(std::vector{1.0, 0.0, 1.0, 0.0});
+  EXPECT_EQ(four.mean, 0.5);
+  EXPECT_NEAR(four.half_width.value(), 0.91857, 1e-4);
+  // 40 samples: the quantile is 2.0227; the standard deviation of halves sqrt(40 / 39) / 2.
+  std::vector<double> many(40);
+  for (size_t i = 0; i < many.size(); ++i) many[i] = static_cast<double>(i % 2);
+  EXPECT_NEAR(mean_of(many).half_width.value(), 2.0227 * 0.50637 / std::sqrt(40), 2e-3);
 }
 
 TEST(Graders, AreFoundByName) {

@@ -109,7 +109,8 @@ TEST(Tasks, AreAsLongAsAskedFor) {
         EXPECT_GT(found, tokens - 400) << task->name();
       }
       asked.wrapper_tokens = 0;
-      EXPECT_EQ(sample_tokens(sample, asked), found - 17);
+      const auto wrapped = static_cast<int>(sample.turns ? sample.questions.size() : 1);
+      EXPECT_EQ(sample_tokens(sample, asked), found - 17 * wrapped);
     }
 }
 
