@@ -34,7 +34,7 @@ if(TORCH_CXX_FLAGS)
   target_compile_options(pith_train PRIVATE ${torch_flags})
 endif()
 # These only call libtorch, whose headers take long enough without optimisation.
-foreach(source attention learner network spans)
+foreach(source attention distiller learner network spans student workers)
   set_source_files_properties(src/train/${source}.cpp PROPERTIES COMPILE_OPTIONS -O1)
 endforeach()
 

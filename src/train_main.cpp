@@ -16,6 +16,7 @@
 #include "model/model.h"
 #include "runtime/engine.h"
 #include "train/checkpoint.h"
+#include "train/distill.h"
 #include "train/examples.h"
 #include "train/materials.h"
 #include "train/model_card.h"
@@ -42,6 +43,12 @@ constexpr const char* kHelp =
     "                   [--recent N] [--seed N] [--threads N]\n"
     "      Trains DuoAttention's gates for a llama-architecture model and adds them to the\n"
     "      calibration file OUT, which '--kv spans:calibration=OUT' reads.\n"
+    "\n"
+    "  pith-train distill CONFIG [--folder FOLDER] [--threads N] [--steps N]\n"
+    "      Trains scorer and adapter of KV-Distill for the model that CONFIG names, or goes on "
+    "from\n"
+    "      FOLDER's checkpoint. '--kv kvdistill:adapter=FOLDER/NAME.adapter.gguf' reads the "
+    "result.\n"
     "\n"
     "  pith-train card CONFIG MODEL OUT [--folder FOLDER] [--samples N] [--threads N]\n"
     "      Measures a model with the engine and writes its card.\n"
@@ -104,6 +111,30 @@ int run_pretrain(const std::vector<std::string>& words) {
     last_seconds = point.seconds;
     last_tokens = point.tokens;
     if (!point.held_out) told = point.step;
+  });
+  return 0;
+}
+
+int run_distill(const std::vector<std::string>& words) {
+  std::string path;
+  DistillOptions options;
+  options.threads = 2;
+  int steps = 0;
+  Arguments arguments;
+  arguments.operand("CONFIG", path, "what to distill").required();
+  arguments.option("--folder", options.folder, "FOLDER", "where the run lies");
+  arguments.option("--threads", options.threads, "N", "threads of the CPU").at_least(1);
+  arguments.option("--steps", steps, "N", "stop after so many; 0: at the end").at_least(0);
+  parse_arguments(arguments, words);
+  options.stop_after = steps;
+  const DistillConfig config = read_distill_config(path);
+  if (options.folder.empty()) options.folder = run_folder(path);
+  ProgressBar bar;
+  distill(config, options, bar, [&](const CurvePoint& point) {
+    constexpr int64_t kTellEvery = 10;
+    if (!point.held_out && point.step % kTellEvery != 0) return;
+    bar.erase();
+    print_point(point, 0);
   });
   return 0;
 }
@@ -228,6 +259,7 @@ int dispatch(std::vector<std::string> words) {
       return 0;
     }
   if (command == "pretrain") return run_pretrain(words);
+  if (command == "distill") return run_distill(words);
   if (command == "card") return run_card(words);
   if (command == "spans") return run_spans(words);
   if (command == "sample") return run_sample(words);

@@ -27,7 +27,7 @@ extern const Command kRunCommand, kChatCommand, kBenchCommand, kPerplexityComman
     kMethodsCommand, kInspectCommand, kTokenizeCommand, kConvertCommand, kQuantizeCommand,
     kCalibrateTspCommand, kCalibrateHeadsCommand, kCalibrateEntropyCommand, kCalibrateSpansCommand,
     kCalibrateQueriesCommand, kCalibrateBasisCommand, kDemoCommand, kTraceCommand, kTrainCommand,
-    kCompletionCommand, kManCommand;
+    kDistillCommand, kCompletionCommand, kManCommand;
 
 // All of them, in the order of `pith --help`.
 std::span<const Command* const> commands();

@@ -38,6 +38,7 @@ constexpr const Command* kCommands[] = {
     &kCalibrateQueriesCommand,
     &kCalibrateBasisCommand,
     &kTrainCommand,
+    &kDistillCommand,
     &kCompletionCommand,
     &kManCommand,
 };

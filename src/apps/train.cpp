@@ -1,41 +1,18 @@
-// pith train: hands over to pith-train, the trainer, which is a program of its own because it needs
-// libtorch and nothing else does.
-#include <cerrno>
-#include <cstring>
+// pith train: hands over to pith-train.
 #include <memory>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include "apps/command.h"
-#include "base/error.h"
-#include "base/programs.h"
+#include "apps/trainer.h"
 
 namespace pith {
 namespace {
 
-std::string trainer() {
-  const std::string path = program_beside("pith-train");
-  if (path.empty())
-    throw Error(Errc::unsupported,
-                "the trainer is not here: install libtorch-dev and libsentencepiece-dev, build "
-                "Pith again with -DPITH_TRAIN=ON, and it lies beside this program");
-  return path;
-}
-
-int run_train(const std::vector<std::string>& words) {
-  const std::string path = trainer();
-  std::vector<char*> arguments = {const_cast<char*>(path.c_str())};
-  for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
-  execv(path.c_str(), arguments.data());
-  throw Error(Errc::io, path + ": cannot be started: " + std::strerror(errno));
-}
-
 std::function<int()> setup(Arguments& arguments) {
   const auto words = std::make_shared<std::vector<std::string>>();
   arguments.operands("ARGUMENT", *words, "what pith-train is told; options stand behind --");
-  return [words] { return run_train(*words); };
+  return [words]() -> int { become_trainer(*words); };
 }
 
 }  // namespace

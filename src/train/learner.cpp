@@ -1,44 +1,18 @@
 #include "train/learner.h"
 
-#include <ATen/Parallel.h>
 #include <cmath>
-#include <cstring>
-#include <dlfcn.h>
-#include <exception>
-#include <thread>
 #include <torch/autograd.h>
 #include <torch/cuda.h>
 
 #include "base/error.h"
+#include "train/adam.h"
 #include "train/network.h"
+#include "train/workers.h"
 
 namespace pith {
 namespace {
 
 using torch::Tensor;
-
-Tensor tensor_of(std::span<const float> values) {
-  return torch::from_blob(const_cast<float*>(values.data()), {static_cast<int64_t>(values.size())},
-                          torch::kFloat32)
-      .clone();
-}
-
-std::vector<float> values_of(const Tensor& tensor) {
-  const Tensor here = tensor.detach().to(torch::kCPU, torch::kFloat32).contiguous();
-  const float* data = here.data_ptr<float>();
-  return {data, data + here.numel()};
-}
-
-// One thread for every product: threads learn side by side instead.
-void use_one_thread_per_product() {
-  at::set_num_threads(1);
-  // OpenBLAS counts its own threads, where it is the BLAS in use.
-  if (void* symbol = dlsym(RTLD_DEFAULT, "openblas_set_num_threads")) {
-    void (*set_threads)(int) = nullptr;
-    std::memcpy(&set_threads, &symbol, sizeof set_threads);
-    set_threads(1);
-  }
-}
 
 // Decayed are matrices, but not the embedding: 1 and 0.
 Tensor decay_mask(const ParameterLayout& layout) {
@@ -61,9 +35,13 @@ struct Learner::State {
     const int64_t size = layout.size();
     const auto zeros = [&] { return torch::zeros({size}, torch::TensorOptions().device(device)); };
     parameters = zeros();
-    moment1 = zeros();
-    moment2 = zeros();
-    decays = decay_mask(layout).to(device);
+    adam = {options.beta1,
+            options.beta2,
+            options.epsilon,
+            options.decay,
+            zeros(),
+            zeros(),
+            decay_mask(layout).to(device)};
     workers.resize(static_cast<size_t>(device.is_cpu() ? std::max(1, options.threads) : 1));
     const auto precision = options.bf16 ? torch::kBFloat16 : torch::kFloat32;
     for (Worker& worker : workers) {
@@ -159,27 +137,10 @@ struct Learner::State {
     }
   }
 
-  // Calls work(part, worker) for all parts, every worker in a thread of its own.
   void share_out(int parts, const std::function<void(int part, Worker& worker)>& work) {
-    std::vector<std::exception_ptr> failures(workers.size());
-    const auto take = [&](size_t w) {
-      try {
-        use_one_thread_per_product();
-        for (int part = static_cast<int>(w); part < parts; part += static_cast<int>(workers.size()))
-          work(part, workers[w]);
-      } catch (...) {
-        failures[w] = std::current_exception();
-      }
-    };
-    if (workers.size() == 1) {
-      take(0);
-    } else {
-      std::vector<std::thread> threads;
-      for (size_t w = 0; w < workers.size(); ++w) threads.emplace_back(take, w);
-      for (std::thread& thread : threads) thread.join();
-    }
-    for (const std::exception_ptr& failure : failures)
-      if (failure) std::rethrow_exception(failure);
+    pith::share_out(parts, static_cast<int>(workers.size()), [&](int part, int worker) {
+      work(part, workers[static_cast<size_t>(worker)]);
+    });
   }
 
   double total_weight(const Batch& batch) const {
@@ -208,25 +169,13 @@ struct Learner::State {
     return workers[0].gradients;
   }
 
-  void adam(const Tensor& gradient, double rate) {
-    const torch::NoGradGuard guard;
-    ++steps;
-    moment1.mul_(options.beta1).add_(gradient, 1 - options.beta1);
-    moment2.mul_(options.beta2).addcmul_(gradient, gradient, 1 - options.beta2);
-    const double unbias1 = 1 - std::pow(options.beta1, static_cast<double>(steps));
-    const double unbias2 = 1 - std::pow(options.beta2, static_cast<double>(steps));
-    const Tensor denominator = (moment2 / unbias2).sqrt_().add_(options.epsilon);
-    parameters.addcmul_(parameters, decays, -rate * options.decay);
-    parameters.addcdiv_(moment1, denominator, -rate / unbias1);
-  }
-
   const NetworkShape shape;
   const LearnerOptions options;
   const ParameterLayout layout;
   const torch::Device device;
-  Tensor parameters, moment1, moment2, decays;
+  Tensor parameters;
+  Adam adam;
   std::vector<Worker> workers;
-  int64_t steps = 0;
 };
 
 Learner::Learner(const NetworkShape& shape, const LearnerOptions& options) {
@@ -263,13 +212,14 @@ void Learner::set_state(const LearnerState& state) {
     else
       to.copy_(tensor_of(from));
   };
-  set(state_->moment1, state.moment1);
-  set(state_->moment2, state.moment2);
-  state_->steps = state.steps;
+  set(state_->adam.moment1, state.moment1);
+  set(state_->adam.moment2, state.moment2);
+  state_->adam.steps = state.steps;
 }
 
 LearnerState Learner::state() const {
-  return {parameters(), values_of(state_->moment1), values_of(state_->moment2), state_->steps};
+  return {parameters(), values_of(state_->adam.moment1), values_of(state_->adam.moment2),
+          state_->adam.steps};
 }
 
 StepResult Learner::step(int parts, const std::function<Batch(int part)>& make, double rate) {
@@ -297,7 +247,7 @@ StepResult Learner::step(int parts, const std::function<Batch(int part)>& make, 
                 "'rate'");
   if (s.options.clip > 0 && result.gradient_norm > s.options.clip)
     gradient.mul_(s.options.clip / result.gradient_norm);
-  s.adam(gradient, rate);
+  s.adam.step(s.parameters, gradient, rate);
   return result;
 }
 

@@ -14,26 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Texts {
-  std::vector<TextFile> files;
-  std::vector<const TextFile*> learnt, held_out;
-};
-
-Texts read_split(const TrainConfig& config) {
-  Texts texts;
-  texts.files = read_texts(config.texts);
-  std::set<std::string> held(config.held_out.begin(), config.held_out.end());
-  for (const TextFile& file : texts.files)
-    (held.erase(file.name) > 0 ? texts.held_out : texts.learnt).push_back(&file);
-  if (!held.empty())
-    throw Error(Errc::bad_option, "held_out: no file of 'texts' is named '" + *held.begin() + "'");
-  if (texts.learnt.empty())
-    throw Error(Errc::bad_option, "texts: there is no .txt file to learn from in these folders");
-  return texts;
-}
-
 // Paragraphs spread over all texts, and what tasks consist of besides words.
-std::vector<std::string> vocabulary_lines(const Texts& texts, const TrainConfig& config) {
+std::vector<std::string> vocabulary_lines(const SplitTexts& texts, const TrainConfig& config) {
   std::vector<std::string> lines;
   size_t all = 0;
   for (const TextFile* file : texts.learnt) all += file->text.size();
@@ -56,7 +38,7 @@ std::vector<std::string> vocabulary_lines(const Texts& texts, const TrainConfig&
 
 // The run's vocabulary: learnt at the first start.
 std::shared_ptr<const GgufFile> open_vocabulary(const std::string& path, const TrainConfig& config,
-                                                const Texts& texts, Monitor& monitor) {
+                                                const SplitTexts& texts, Monitor& monitor) {
   if (!fs::exists(path)) {
     monitor.progress("vocabulary", 0, 1);
     const Vocabulary vocabulary =
@@ -74,6 +56,19 @@ std::shared_ptr<const GgufFile> open_vocabulary(const std::string& path, const T
 }
 
 }  // namespace
+
+SplitTexts read_split(std::span<const std::string> folders, std::span<const std::string> held_out) {
+  SplitTexts texts;
+  texts.files = read_texts(folders);
+  std::set<std::string> held(held_out.begin(), held_out.end());
+  for (const TextFile& file : texts.files)
+    (held.erase(file.name) > 0 ? texts.held_out : texts.learnt).push_back(&file);
+  if (!held.empty())
+    throw Error(Errc::bad_option, "held_out: no file of 'texts' is named '" + *held.begin() + "'");
+  if (texts.learnt.empty())
+    throw Error(Errc::bad_option, "texts: there is no .txt file to learn from in these folders");
+  return texts;
+}
 
 Vocabulary read_vocabulary_of(const GgufFile& file) {
   Vocabulary v;
@@ -94,7 +89,7 @@ Vocabulary read_vocabulary_of(const GgufFile& file) {
 Materials prepare_materials(const TrainConfig& config, const std::string& folder,
                             Monitor& monitor) {
   const std::string path = (fs::path(folder) / "vocabulary.gguf").string();
-  const Texts texts = read_split(config);
+  const SplitTexts texts = read_split(config.texts, config.held_out);
   const auto file = open_vocabulary(path, config, texts, monitor);
   Materials m;
   m.vocabulary = read_vocabulary_of(*file);

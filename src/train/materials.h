@@ -3,7 +3,9 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/progress.h"
 #include "convert/vocabulary.h"
@@ -13,6 +15,13 @@
 #include "train/train_config.h"
 
 namespace pith {
+
+struct SplitTexts {
+  std::vector<TextFile> files;
+  std::vector<const TextFile*> learnt, held_out;  // of `files`
+};
+// Throws io; bad_option if a name is none of theirs, or nothing is left to learn from.
+SplitTexts read_split(std::span<const std::string> folders, std::span<const std::string> held_out);
 
 struct Materials {
   Vocabulary vocabulary;

@@ -62,11 +62,12 @@ torch::Tensor Network::norm(const torch::Tensor& x, const torch::Tensor& gain) c
   return x * torch::rsqrt(squares + shape_.norm_eps) * gain;
 }
 
-torch::Tensor Network::rotate(const torch::Tensor& heads) const {  // [rows, length, heads, dim]
+// heads: [rows, length, heads, dim]
+torch::Tensor Network::rotate(const torch::Tensor& heads, int64_t first) const {
   const int64_t rows = heads.size(0), length = heads.size(1), count = heads.size(2);
   const torch::Tensor pairs =
       torch::view_as_complex(heads.reshape({rows, length, count, shape_.dim / 2, 2}));
-  const torch::Tensor turned = pairs * turns_.narrow(0, 0, length).unsqueeze(1);
+  const torch::Tensor turned = pairs * turns_.narrow(0, first, length).unsqueeze(1);
   return torch::view_as_real(turned).reshape({rows, length, count, shape_.dim});
 }
 
@@ -74,40 +75,48 @@ torch::Tensor Network::embed(const torch::Tensor& tokens) const {
   return torch::embedding(embedding_, tokens);
 }
 
-Network::Heads Network::project(const Layer& w, const torch::Tensor& hidden) const {
+Network::Heads Network::project(int l, const torch::Tensor& hidden, int64_t first,
+                                const Additions* add) const {
+  const Layer& w = layers_[static_cast<size_t>(l)];
   const int64_t rows = hidden.size(0), length = hidden.size(1), dim = shape_.dim;
   const int64_t queries = shape_.query_heads, heads = shape_.heads;
-  const torch::Tensor qkv =
-      linear(norm(hidden, w.attn_norm), w.qkv).view({rows, length, queries + 2 * heads, dim});
+  const torch::Tensor normed = norm(hidden, w.attn_norm);
+  torch::Tensor flat = linear(normed, w.qkv);
+  if (add)
+    flat = flat +
+           torch::cat({add->chosen * add->of(normed, add->q_a, add->q_b),
+                       add->of(normed, add->k_a, add->k_b), add->of(normed, add->v_a, add->v_b)},
+                      -1);
+  const torch::Tensor qkv = flat.view({rows, length, queries + 2 * heads, dim});
   // Queries and keys turn together.
-  const torch::Tensor turned = rotate(qkv.narrow(2, 0, queries + heads)).transpose(1, 2);
+  const torch::Tensor turned = rotate(qkv.narrow(2, 0, queries + heads), first).transpose(1, 2);
   return {turned.narrow(1, 0, queries), turned.narrow(1, queries, heads),
           qkv.narrow(2, queries + heads, heads).transpose(1, 2)};
 }
 
-torch::Tensor Network::finish(const Layer& w, const torch::Tensor& hidden,
-                              const torch::Tensor& attended) const {
-  const torch::Tensor x = hidden + linear(attended, w.attn_output);
+torch::Tensor Network::finish(int l, const torch::Tensor& hidden, const torch::Tensor& attended,
+                              const Additions* add) const {
+  const Layer& w = layers_[static_cast<size_t>(l)];
+  torch::Tensor x = hidden + linear(attended, w.attn_output);
+  if (add) x = x + add->chosen * add->of(attended, add->o_a, add->o_b);
   const std::vector<torch::Tensor> parts =
       linear(norm(x, w.ffn_norm), w.gate_up).split(shape_.ffn_width, -1);
   return x + linear(torch::silu(parts[0]) * parts[1], w.down);
 }
 
 torch::Tensor Network::layer(int l, const torch::Tensor& hidden) const {
-  const Layer& w = layers_[static_cast<size_t>(l)];
-  const Heads heads = project(w, hidden);
-  return finish(w, hidden, causal_attention(heads.q, heads.k, heads.v));
+  const Heads heads = project(l, hidden);
+  return finish(l, hidden, causal_attention(heads.q, heads.k, heads.v));
 }
 
 torch::Tensor Network::gated_layer(int l, const torch::Tensor& hidden, const torch::Tensor& gates,
                                    const Looking& less) const {
-  const Layer& w = layers_[static_cast<size_t>(l)];
-  const Heads heads = project(w, hidden);
+  const Heads heads = project(l, hidden);
   const torch::Tensor full = causal_attention(heads.q, heads.k, heads.v);
   const torch::Tensor near = causal_attention(heads.q, heads.k, heads.v, less);
   const int64_t group = shape_.query_heads / shape_.heads;
   const torch::Tensor share = gates.repeat_interleave(group * shape_.dim);
-  return finish(w, hidden, near + share * (full - near));
+  return finish(l, hidden, near + share * (full - near));
 }
 
 torch::Tensor Network::last_norm(const torch::Tensor& hidden) const {

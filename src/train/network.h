@@ -25,6 +25,16 @@ struct Looking {
 torch::Tensor causal_attention(const torch::Tensor& q, const torch::Tensor& k,
                                const torch::Tensor& v, const Looking& looking = {});
 
+// What an adapter adds to the projections of a layer: scale * x a^T b^T.
+struct Additions {
+  torch::Tensor q_a, q_b, k_a, k_b, v_a, v_b, o_a, o_b;  // [rank, inputs], [outputs, rank]
+  double scale = 1;
+  torch::Tensor chosen;  // [length, 1] 1 where queries and outputs are added to, else 0
+  torch::Tensor of(const torch::Tensor& x, const torch::Tensor& a, const torch::Tensor& b) const {
+    return torch::matmul(torch::matmul(x, a.t()), b.t()) * scale;
+  }
+};
+
 class Network {
  public:
   // `parameters` and `gradients` are flat, in the layout's order, and outlive the network; backward
@@ -38,6 +48,15 @@ class Network {
   // of attention that looks less far.
   torch::Tensor gated_layer(int layer, const torch::Tensor& hidden, const torch::Tensor& gates,
                             const Looking& less) const;
+  // The two halves of a layer, around attention. `add`: for positions where `chosen` is not 0 to
+  // queries and output, for all to keys and values.
+  struct Heads {
+    torch::Tensor q, k, v;  // [rows, heads, length, dim], queries and keys rotated
+  };
+  Heads project(int layer, const torch::Tensor& hidden, int64_t first_position = 0,
+                const Additions* add = nullptr) const;
+  torch::Tensor finish(int layer, const torch::Tensor& hidden, const torch::Tensor& attended,
+                       const Additions* add = nullptr) const;
   torch::Tensor last_norm(const torch::Tensor& hidden) const;
   torch::Tensor logits(const torch::Tensor& hidden) const;  // [any, width] to [any, vocab]
   int layers() const { return static_cast<int>(layers_.size()); }
@@ -48,13 +67,7 @@ class Network {
   };
   torch::Tensor linear(const torch::Tensor& x, const torch::Tensor& weight) const;
   torch::Tensor norm(const torch::Tensor& x, const torch::Tensor& gain) const;
-  torch::Tensor rotate(const torch::Tensor& heads) const;
-  struct Heads {
-    torch::Tensor q, k, v;  // [rows, heads, length, dim]
-  };
-  Heads project(const Layer& layer, const torch::Tensor& hidden) const;
-  torch::Tensor finish(const Layer& layer, const torch::Tensor& hidden,
-                       const torch::Tensor& attended) const;
+  torch::Tensor rotate(const torch::Tensor& heads, int64_t first_position) const;
 
   NetworkShape shape_;
   torch::ScalarType precision_;

@@ -1,66 +1,13 @@
 #include "train/train_config.h"
 
 #include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <numbers>
-#include <set>
 
 #include "base/error.h"
-#include "train/tasks.h"
+#include "train/json_fields.h"
 
 namespace pith {
 namespace {
-
-using Json = nlohmann::json;
-
-// An object whose fields are all taken, or complained about.
-class Fields {
- public:
-  Fields(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
-    if (!json.is_object()) fail("is not an object");
-  }
-
-  template <typename T>
-  void take(const char* name, T& into) {
-    known_.insert(name);
-    const auto found = json_.find(name);
-    if (found == json_.end()) return;
-    try {
-      if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
-        // 2e6 is a whole number, too.
-        const double value = found->get<double>();
-        if (value != std::floor(value) || std::fabs(value) > 9e15) fail_field(name);
-        into = static_cast<T>(value);
-      } else {
-        into = found->get<T>();
-      }
-    } catch (const Json::exception&) {
-      fail_field(name);
-    }
-  }
-  const Json* part(const char* name) {
-    known_.insert(name);
-    const auto found = json_.find(name);
-    return found == json_.end() ? nullptr : &*found;
-  }
-  void done() const {
-    for (const auto& [key, value] : json_.items())
-      if (!known_.contains(key)) fail("has the unknown field '" + key + "'");
-  }
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error(Errc::bad_option, where_ + " " + what);
-  }
-  [[noreturn]] void fail_field(const char* name) const {
-    fail(std::string("has a value of the wrong kind in '") + name + "'");
-  }
-
- private:
-  const Json& json_;
-  std::string where_;
-  std::set<std::string> known_;
-};
 
 void read_model(const Json& json, const std::string& path, NetworkShape& shape) {
   Fields model(json, path + ": 'model'");
@@ -87,19 +34,7 @@ Stage read_stage(const Json& json, const std::string& where) {
   const Json* mix = fields.part("mix");
   if (mix == nullptr || !mix->is_object() || mix->empty())
     fields.fail("needs 'mix', which says how often each task is drawn");
-  for (const auto& [name, weight] : mix->items()) {
-    const Task* task = find_task(name);
-    if (task == nullptr) {
-      std::string known;
-      for (const Task& t : tasks()) known += (known.empty() ? "" : ", ") + std::string(t.name);
-      fields.fail("has the unknown task '" + name + "'; known are " + known);
-    }
-    if (!weight.is_number() || weight.get<double>() <= 0)
-      fields.fail("has a weight for '" + name + "' that is not a positive number");
-    if (stage.length < task->shortest)
-      fields.fail("is too short for '" + name + "', which needs " + std::to_string(task->shortest));
-    stage.mix.emplace_back(name, weight.get<double>());
-  }
+  stage.mix = read_mix(*mix, fields, stage.length);
   fields.done();
   return stage;
 }
@@ -107,14 +42,7 @@ Stage read_stage(const Json& json, const std::string& where) {
 }  // namespace
 
 TrainConfig read_train_config(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) throw Error(Errc::io, path + ": cannot be opened");
-  Json json;
-  try {
-    json = Json::parse(in, nullptr, true, /*ignore_comments=*/true);
-  } catch (const Json::parse_error& error) {
-    throw Error(Errc::bad_option, path + ": is no JSON: " + error.what());
-  }
+  const Json json = read_json(path);
   TrainConfig c;
   Fields fields(json, path + ":");
   fields.take("name", c.name);
@@ -163,8 +91,7 @@ TrainConfig read_train_config(const std::string& path) {
   for (const Stage& stage : c.stages)
     if (stage.length > c.shape.context)
       fields.fail("has a stage that is longer than the model's context");
-  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
-  for (std::string& text : c.texts) text = (folder / text).lexically_normal().string();
+  for (std::string& text : c.texts) text = beside(path, text);
   return c;
 }
 
