@@ -128,9 +128,10 @@ class AnsweringTask final : public Task {
   std::vector<DocumentQuestion> invented(const SampleRequest& request) const {
     Random random = sample_random(name() + " documents", request.seed, 0);
     Gazetteer names(random);
-    std::vector<DocumentQuestion> all;
     // A document of either form has more than 30 tokens.
     const int count = std::max(request.max_tokens / 30, request.index + 1);
+    std::vector<DocumentQuestion> all;
+    all.reserve(static_cast<size_t>(count));
     for (int i = 0; i < count; ++i) all.push_back(two_ ? two_steps(names) : one_step(names));
     return all;
   }

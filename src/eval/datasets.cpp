@@ -56,8 +56,13 @@ Sample ruler_sample(const std::string& task, const JsonRecord& record) {
 // nelson-liu/lost-in-the-middle.
 Sample key_value_sample(const JsonRecord& record) {
   std::string json;
-  for (const auto& [key, value] : record.pairs("ordered_kv_records"))
-    json += (json.empty() ? "{\"" : ",\n \"") + key + "\": \"" + value + "\"";
+  for (const auto& [key, value] : record.pairs("ordered_kv_records")) {
+    json += json.empty() ? "{\"" : ",\n \"";
+    json += key;
+    json += "\": \"";
+    json += value;
+    json += '"';
+  }
   if (json.empty()) record.refuse("ordered_kv_records", "has none");
   Sample sample;
   sample.context =

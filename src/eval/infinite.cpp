@@ -83,13 +83,12 @@ class HiddenNumberTask final : public Task {
           key ? "There is an important info hidden inside a lot of irrelevant text. Find it and "
                 "memorize it. I will quiz you about the important information.\n\n"
               : "There is an important info hidden inside a lot of irrelevant text. Find it. I "
-                "will "
-                "quiz you about the important information there.\n\n";
+                "will quiz you about the important information there.\n\n";
+      const std::string told =
+          "The " + said + " is " + hidden + ". Remember it. " + hidden + " is the " + said + ".\n";
       for (int line = 0; line <= lines; ++line) {
-        if (line == place)
-          sample.context += "The " + said + " is " + hidden + ". Remember it. " + hidden +
-                            " is the " + said + ".\n";
-        if (line < lines) sample.context += std::string(kNoise) + "\n";
+        if (line == place) sample.context += told;
+        if (line < lines) sample.context.append(kNoise).append("\n");
       }
       sample.questions.push_back(
           {"\n\nWhat is the " + said + "?\n\nThe " + said + " is", "", {hidden}, {}});

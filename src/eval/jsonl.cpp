@@ -70,7 +70,7 @@ class PythonReader {
     if (take_word("True")) return true;
     if (take_word("False")) return false;
     const size_t end = std::min(text_.find_first_not_of("+-.0123456789eE", at_), text_.size());
-    const Json number = Json::parse(text_.substr(at_, end - at_), nullptr, false);
+    Json number = Json::parse(text_.substr(at_, end - at_), nullptr, false);
     if (!number.is_number()) refuse("no value begins like this");
     at_ = end;
     return number;
@@ -197,7 +197,7 @@ std::string JsonRecord::text(const char* field) const {
 }
 
 std::string JsonRecord::text_or(const char* field, std::string otherwise) const {
-  return has(field) ? text(field) : otherwise;
+  return has(field) ? text(field) : std::move(otherwise);
 }
 
 std::vector<std::string> JsonRecord::texts(const char* field) const {

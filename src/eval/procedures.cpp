@@ -166,8 +166,9 @@ class PathTask final : public Task {
       const std::string_view by = kBy[random.below(kBy.size())];
       const std::string &from = names[static_cast<size_t>(i)],
                         &next = names[static_cast<size_t>(to)];
-      told.push_back(from + " is a lively city. You can travel from " + from + " to " + next +
-                     " by " + std::string(by) + ".");
+      std::string& city = told.emplace_back(from);
+      city.append(" is a lively city. You can travel from ").append(from).append(" to ");
+      city.append(next).append(" by ").append(by).append(".");
       if (i < steps) route.push_back(line(from, by, next));
     }
     shuffle(told, random);
@@ -177,8 +178,7 @@ class PathTask final : public Task {
         std::string(kRules) +
         "[PROBLEM]\nIn a hypothetical world, there are a number of cities. Each city has a one-way "
         "connection to only one other city via a specific transit method. The details of the "
-        "cities "
-        "are as follows:\n" +
+        "cities are as follows:\n" +
         joined(told, "\n");
     const std::string answer = joined(route, "\n");
     sample.questions.push_back(

@@ -58,7 +58,8 @@ Sample prefix_suffix(Random& random, int size) {
   while (static_cast<int>(items.size()) < size) {
     const std::string& begin = begins[random.below(begins.size())];
     const std::string& end = ends[random.below(ends.size())];
-    if (used.insert(begin + end).second) items.push_back(begin + letters(random, 'a', 8) + end);
+    if (used.insert(begin + end).second)
+      items.emplace_back(begin).append(letters(random, 'a', 8)).append(end);
   }
   Sample sample;
   sample.context =
