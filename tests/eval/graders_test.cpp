@@ -40,6 +40,7 @@ TEST(Graders, AcceptAndRefuseAnswersAsWorkedOutByHand) {
       {Metric::f1, {"the answer"}, "Answer!", 1},
       {Metric::f1, {"x y", "z"}, "z", 1},  // the best of several
       {Metric::f1, {"two two"}, "two", 2.0 / 3},
+      {Metric::f1, {"two"}, "two two", 2.0 / 3},  // it counts once
       {Metric::f1, {"two"}, "", 0},
       {Metric::f1, {"the"}, "a", 0},  // nothing is left of either
       // the cat sat on the mat / the cat lay on a mat: the cat on mat = 4 of 6 and 6.

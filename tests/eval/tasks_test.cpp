@@ -192,6 +192,21 @@ TEST(RulerTasks, AreWordedAsTheReference) {
   EXPECT_EQ(shown.size() - shown.rfind("they are: ") - 10, 1u + 5 * 4 - 1 + 2);
 }
 
+TEST(RulerTasks, HideNeedlesAtAllDepths) {
+  for (const std::string_view name : {"niah_single_1", "niah_single_2", "niah_multikey_2"}) {
+    double first = 1, last = 0;
+    for (int index = 0; index < 12; ++index) {
+      const Sample sample = task(name).make(request(index, 1000));
+      const size_t at = sample.context.find(": " + sample.questions[0].answers[0]);
+      const double depth = static_cast<double>(at) / static_cast<double>(sample.context.size());
+      first = std::min(first, depth);
+      last = std::max(last, depth);
+    }
+    EXPECT_LT(first, 0.35) << name;
+    EXPECT_GT(last, 0.65) << name;
+  }
+}
+
 TEST(RulerTasks, CountWordsAsTheReference) {
   const Sample cwe = task("cwe").make(request(0));
   for (const std::string& word : cwe.questions[0].answers) {
