@@ -11,7 +11,7 @@ namespace pith {
 namespace {
 
 std::string trainer() {
-  const std::string path = program_beside("pith-train");
+  std::string path = program_beside("pith-train");
   if (path.empty())
     throw Error(Errc::unsupported,
                 "the trainer is not here: install libtorch-dev and libsentencepiece-dev, build "

@@ -137,15 +137,17 @@ LookupPrompt make_lookup(Lookup lookup, const Tokenizer& tokenizer, const Corpus
   const auto tokens_of = [&](const std::string& text) { return writer.encode(text).tokens; };
   const int count = lookup == Lookup::eight_needles ? 8 : 1;
   const std::vector<std::string> keys = values(ValueKind::words, count, source, random);
+  const auto told = [lookup](const std::string& key, const std::string& drawn) {
+    return lookup == Lookup::passkey
+               ? " The pass key is " + drawn + ". Remember it. " + drawn + " is the pass key."
+               : " One of the special magic numbers for " + key + " is: " + drawn + ".";
+  };
   std::vector<std::vector<int32_t>> needles;
   std::string number;
   for (const std::string& key : keys) {
     const std::string drawn = digits(random, lookup == Lookup::passkey ? 5 : 7);
     if (needles.empty()) number = drawn;
-    needles.push_back(tokens_of(
-        lookup == Lookup::passkey
-            ? " The pass key is " + drawn + ". Remember it. " + drawn + " is the pass key."
-            : " One of the special magic numbers for " + key + " is: " + drawn + "."));
+    needles.push_back(tokens_of(told(key, drawn)));
   }
   const std::string asked =
       lookup == Lookup::passkey

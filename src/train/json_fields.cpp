@@ -29,7 +29,7 @@ std::vector<std::pair<std::string, double>> read_mix(const Json& mix, const Fiel
     const Task* task = find_task(name);
     if (task == nullptr) {
       std::string known;
-      for (const Task& t : tasks()) known += (known.empty() ? "" : ", ") + std::string(t.name);
+      for (const Task& t : tasks()) known.append(known.empty() ? "" : ", ").append(t.name);
       where.fail("has the unknown task '" + name + "'; known are " + known);
     }
     if (!weight.is_number() || weight.get<double>() <= 0)
