@@ -18,8 +18,9 @@ constexpr TokenRole kShown[] = {TokenRole::text, TokenRole::copy, TokenRole::ans
 std::string heading() {
   std::string text = "step,tokens,set,length,rate,seconds,loss";
   for (const TokenRole role : kShown) {
-    const std::string name(kRoleNames[static_cast<size_t>(role)]);
-    text += "," + name + "_targets," + name + "_loss," + name + "_right";
+    const std::string_view name = kRoleNames[static_cast<size_t>(role)];
+    for (const char* const column : {"_targets", "_loss", "_right"})
+      text.append(",").append(name).append(column);
   }
   return text + "\n";
 }

@@ -109,6 +109,7 @@ Sample make_needles(const TaskSource& source, Random& random, int length) {
           writer.encode(ask(wording.question, keys[order[i]], kind.name, found[order[i]])));
     hidden.paired = true;
     std::vector<Sample> sorted;
+    sorted.reserve(order.size());
     for (const size_t i : order) sorted.push_back(hidden.needles[i]);
     hidden.needles = std::move(sorted);
   }
@@ -158,9 +159,10 @@ Sample make_variables(const TaskSource& source, Random& random, int length) {
     names.push_back(all);
   }
   // The lines of the chains one after the other, each chain in its order.
-  for (int hop = 0; hop <= hops; ++hop)
-    for (int chain = 0; chain < chains; ++chain)
-      hidden.needles.push_back(writer.encode(lines[static_cast<size_t>(chain * (hops + 1) + hop)]));
+  const size_t size_of_chain = static_cast<size_t>(hops) + 1;
+  for (size_t hop = 0; hop < size_of_chain; ++hop)
+    for (size_t first = 0; first < lines.size(); first += size_of_chain)
+      hidden.needles.push_back(writer.encode(lines[first + hop]));
   const size_t asked = random.below(numbers.size());
   hidden.questions.push_back(writer.encode(
       "\nQuestion: Find all variables that are assigned the value " + numbers[asked] +

@@ -65,8 +65,8 @@ Sample make_prose(const TaskSource& source, Random& random, int length) {
     if (random.below(3) == 0) telling += " " + std::string(pick(random, kAsides));
     if (random.below(5) == 0) telling += "\n";
     // In the question, small letters stand for what is asked, but for the names it mentions.
-    const std::string ap = answer(" " + p), at_ = answer(" " + thing), ad = answer(" " + day),
-                      av = answer(" " + number);
+    const std::string ap = answer(" " + p), asked_thing = answer(" " + thing),
+                      ad = answer(" " + day), av = answer(" " + number);
     std::string question = "\nQuestion: ";
     const auto mark = fact.question.find('?');
     question += replaced(fact.question.substr(0, mark + 1), {{'n', n},
@@ -79,7 +79,7 @@ Sample make_prose(const TaskSource& source, Random& random, int length) {
                                                              {'v', number}});
     question += "\nAnswer:";
     question += replaced(fact.question.substr(mark + 1),
-                         {{'N', n}, {'m', m}, {'p', ap}, {'t', at_}, {'d', ad}, {'v', av}});
+                         {{'N', n}, {'m', m}, {'p', ap}, {'t', asked_thing}, {'d', ad}, {'v', av}});
     Sample told = writer.encode(telling, TokenRole::text);
     Sample asked = writer.encode(question);
     const int more = static_cast<int>(told.tokens.size());
