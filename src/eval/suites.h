@@ -19,6 +19,7 @@ void add_infinite(TaskList& tasks);    // InfiniteBench
 void add_shared(TaskList& tasks);      // SCBench
 void add_lines(TaskList& tasks);       // LongEval
 void add_procedures(TaskList& tasks);  // LongProc
+void add_recall(TaskList& tasks);      // ours: pairs of words in nonsense
 
 // Of RULER and InfiniteBench alike.
 inline constexpr const char* kNoise =

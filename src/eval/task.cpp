@@ -19,6 +19,7 @@ const TaskList& all_tasks() {
     add_shared(list);
     add_lines(list);
     add_procedures(list);
+    add_recall(list);
     std::stable_partition(list.begin(), list.end(),
                           [](const auto& task) { return task->suite() == "ruler"; });
     return list;
