@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <numeric>
 
 #include "apps/calibrate_text.h"
 #include "apps/command.h"
@@ -30,8 +31,11 @@ int calibrate_basis(const CalibrateOptions& all) {
     ProgressBar bar;
     found = find_basis(*engine, prompts, all.basis, part, bar);
   }
-  std::vector<CalibrationTensor> tensors = basis_tensors(found.bases, found.ranks);
+  std::vector<CalibrationTensor> tensors =
+      basis_tensors(found.bases, found.ranks, found.unturned_ranks);
   tensors.push_back({"basis.agreement", {1}, {static_cast<float>(found.agreement)}});
+  tensors.push_back(
+      {"basis.unturned_agreement", {1}, {static_cast<float>(found.unturned_agreement)}});
   add_calibration(options.out, config.digest,
                   {.kind = "basis",
                    .made_by = "pith calibrate basis",
@@ -40,22 +44,30 @@ int calibrate_basis(const CalibrateOptions& all) {
                   tensors);
   std::error_code none;
   std::filesystem::remove(part, none);
-  Table table({{"layer", "layer"}, {"head", "head"}, {"keys", "keys"}, {"values", "values"}});
+  Table table({{"layer", "layer"},
+               {"head", "head"},
+               {"keys", "keys"},
+               {"values", "values"},
+               {"unturned keys", "unturned_keys"},
+               {"values beside them", "values_beside_them"}});
   const size_t sides = found.ranks.size() / 2;
   const auto heads = static_cast<size_t>(config.shape.heads);
-  int64_t kept = 0;
-  for (size_t i = 0; i < sides; ++i) {
+  for (size_t i = 0; i < sides; ++i)
     table.add({std::to_string(i / heads), std::to_string(i % heads), std::to_string(found.ranks[i]),
-               std::to_string(found.ranks[sides + i])});
-    kept += found.ranks[i] + found.ranks[sides + i];
-  }
+               std::to_string(found.ranks[sides + i]), std::to_string(found.unturned_ranks[i]),
+               std::to_string(found.unturned_ranks[sides + i])});
   table.print(stdout, options.format);
+  const auto share = [&](const std::vector<int>& ranks) {
+    const auto kept = std::accumulate(ranks.begin(), ranks.end(), int64_t{0});
+    return fixed_text(static_cast<double>(kept) / static_cast<double>(found.bases.coordinates()),
+                      3);
+  };
   if (options.format == "md")
     std::printf(
-        "\n%s of the coordinates, %s of the full cache's tokens\n",
-        fixed_text(static_cast<double>(kept) / static_cast<double>(found.bases.coordinates()), 3)
-            .c_str(),
-        fixed_text(found.agreement, 4).c_str());
+        "\n%s of the coordinates, %s of the full cache's tokens\n"
+        "with keys as they were before their rotation: %s and %s\n",
+        share(found.ranks).c_str(), fixed_text(found.agreement, 4).c_str(),
+        share(found.unturned_ranks).c_str(), fixed_text(found.unturned_agreement, 4).c_str());
   return 0;
 }
 
@@ -84,8 +96,9 @@ const Command kCalibrateBasisCommand = {
     "and in which its values reach the stream, and then the fewest of them that keep the most "
     "likely successor of the target's share of tokens, by bisection: it generates the ends of the "
     "prompts again with fewer and fewer directions, taken away where they matter least. `zack` "
-    "stores keys and values that way. What it has so far is kept in OUT.basis.part, so a run that "
-    "is stopped goes on where it was; the search for ranks begins anew.",
+    "stores keys and values that way. The same is done for keys as they were before rotary "
+    "positions turned them, for `palu` and `eigen`. What it has so far is kept in OUT.basis.part, "
+    "so a run that is stopped goes on where it was; the search for ranks begins anew.",
     "$ pith calibrate basis -m model.gguf -f book.txt model.cal.gguf\n"
     "$ pith run -m model.gguf -f report.txt --kv zack:calibration=model.cal.gguf",
     setup,

@@ -66,10 +66,12 @@ void run_fold(const ConvertOptions& options, DType dtype) {
                     "use zack without it");
   const auto file = Calibration::load(options.fold, config.digest);
   HeadBases bases = read_bases(*file, shape);
-  const std::vector<int> ranks = read_ranks(*file, shape);
+  const std::vector<int> ranks = read_ranks(*file, shape),
+                         unturned = bases.unturned.empty() ? std::vector<int>()
+                                                           : read_unturned_ranks(*file, shape);
   bool plain_keys = true, normed = false;
-  for (size_t l = 0; l < config.ropes.size(); ++l) {
-    plain_keys &= config.ropes[l].inv_freq.empty();
+  for (size_t l = 0; l < config.shape.ropes.size(); ++l) {
+    plain_keys &= config.shape.ropes[l].inv_freq.empty();
     normed |= !model->weights().layers[l].k_norm.empty();
   }
   plain_keys &= !normed;
@@ -91,7 +93,7 @@ void run_fold(const ConvertOptions& options, DType dtype) {
   bases = as_channels(std::move(bases), plain_keys);
   if (turned) bases = with_turned_pairs(std::move(bases));
   save_calibration(beside, Model::load(options.out)->config().digest, "pith convert --fold",
-                   basis_tensors(bases, ranks));
+                   basis_tensors(bases, ranks, unturned));
   std::error_code error;
   std::printf("%s: %s\n", beside.c_str(), bytes_text(fs::file_size(beside, error)).c_str());
 }

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/key_turns.h"
 #include "kernels/table.h"
 #include "tensor/kv_shape.h"
 #include "tensor/view.h"
@@ -48,6 +49,9 @@ struct PagedHead {
   int k_dim = 0, v_dim = 0;           // of sealed rows, after the basis
   const float* query_map = nullptr;   // [k_dim, dim] takes a query to sealed coordinates
   const float* output_map = nullptr;  // [v_dim, dim] takes their sum back; null: the first channels
+  // Sealed keys lie as they were before their rotation. Queries are not mapped then: keys times
+  // query_map, turned to their positions, are what queries meet as they are. Null: as above.
+  const KeyTurns* key_turns = nullptr;
 
   std::span<const std::byte*const> open_k, open_v;  // plain, `open_quant`, [page_rows, dim]
   Quant open_quant = Quant::f16;

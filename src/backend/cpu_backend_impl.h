@@ -21,6 +21,11 @@
 
 namespace pith {
 
+// The plain rows [rows, dim] of a sealed page: coded rows times `map` [coded_dim, dim]; without a
+// map, their first channels. coded: room for [rows, coded_dim].
+void lift_rows(const KernelTable& table, Quant quant, const std::byte* page, int rows,
+               int coded_dim, const float* map, int dim, float* coded, float* to);
+
 class CpuBackend final : public Backend {
  public:
   CpuBackend(int threads, MatmulForm matmul);

@@ -36,7 +36,8 @@ void check(const HeadAttention& job) {
              "sealed rows of other coordinates come with a map");
   PITH_CHECK(head.format_of.empty() || head.format_of.size() == head.sealed_k.size(),
              "pages that differ each have a format");
-  PITH_CHECK((job.rule.window == 0 && job.rule.alibi.empty()) || head.positions.size() >= rows,
+  PITH_CHECK((job.rule.window == 0 && job.rule.alibi.empty() && !head.key_turns) ||
+                 head.positions.size() >= rows,
              "every row has a position");
   PITH_CHECK(job.rule.alibi.empty() ||
                  static_cast<int64_t>(job.rule.alibi.size()) >= job.first_query_head + group,
@@ -45,6 +46,23 @@ void check(const HeadAttention& job) {
                  head.pseudo_v.dim[0] == head.pseudo_k.dim[0],
              "every pseudo row has a weight");
   PITH_CHECK(job.probs.empty() || job.probs.size() == rows, "every row has a probability");
+}
+
+// Room for a page of keys that are brought to their positions: plain, then coded or cosines and
+// sines.
+size_t key_floats(const PagedHead& head, int dim) {
+  const auto rows = static_cast<size_t>(head.page_rows);
+  return rows * static_cast<size_t>(dim) +
+         std::max(rows * static_cast<size_t>(head.k_dim), head.key_turns->scratch_floats());
+}
+
+// Keys of a sealed page that lie before their rotation, as queries meet them: [page_rows, dim].
+void turned_keys(const KernelTable& table, const PagedHead& head, int page, int dim, float* keys) {
+  const auto at = static_cast<size_t>(page), rows = static_cast<size_t>(head.page_rows);
+  float* const coded = keys + rows * static_cast<size_t>(dim);
+  lift_rows(table, head.format(at).k, head.sealed_k[at], head.page_rows, head.k_dim, head.query_map,
+            dim, coded, keys);
+  head.key_turns->turn(table, keys, dim, head.positions.subspan(at * rows, rows), 1, coded);
 }
 
 }  // namespace
@@ -71,6 +89,7 @@ struct CpuBackend::PagedPlan {
   std::vector<std::atomic<int>> left;  // runs of each job that are not done
   int most_logits = 0;                 // of a run, over its group
   int most_out = 0;                    // [group, dim]
+  size_t most_keys = 0;                // of a page whose keys are brought to their positions
 };
 
 CpuBackend::CpuBackend(int threads, MatmulForm matmul)
@@ -87,6 +106,7 @@ void CpuBackend::plan_runs(std::span<const HeadAttention> jobs) {
   plan.jobs.assign(jobs.size(), {});
   plan.runs.clear();
   plan.most_logits = plan.most_out = 0;
+  plan.most_keys = 0;
   size_t floats = 0;
   int64_t rows = 0;
   for (size_t j = 0; j < jobs.size(); ++j) {
@@ -100,14 +120,17 @@ void CpuBackend::plan_runs(std::span<const HeadAttention> jobs) {
       return start;
     };
     at.query = take(static_cast<int64_t>(group) * dim);
-    const bool mapped = head.query_map || (!head.sealed_k.empty() && head.k_dim < dim);
+    const bool turned = head.key_turns != nullptr;
+    const bool mapped = !turned && (head.query_map || (!head.sealed_k.empty() && head.k_dim < dim));
     at.mapped = mapped ? take(static_cast<int64_t>(group) * head.k_dim) : at.query;
     const PageKernels& keys = table_.page[static_cast<int>(head.k_quant)];
-    const bool prepared = keys.prepare && !head.sealed_k.empty();
+    const bool prepared = keys.prepare && !turned && !head.sealed_k.empty();
     at.coded =
         prepared ? take(static_cast<int64_t>(keys.query_floats(group, head.k_dim))) : at.mapped;
     if (!jobs[j].probs.empty()) at.logits = take(static_cast<int64_t>(group) * head.rows());
     at.first_run = plan.runs.size();
+    if (turned && !head.sealed_k.empty())
+      plan.most_keys = std::max(plan.most_keys, key_floats(head, dim));
 
     const int sealed = static_cast<int>(head.sealed_k.size());
     const int pages = sealed + pages_of(head.open_rows, head.page_rows);
@@ -152,7 +175,8 @@ void CpuBackend::plan_runs(std::span<const HeadAttention> jobs) {
 void CpuBackend::scale_queries(std::span<const HeadAttention> jobs) {
   int64_t cost = 1;
   for (const HeadAttention& job : jobs)
-    if (job.head.query_map) cost = std::max<int64_t>(cost, job.q.dim[0] * job.head.k_dim * 8);
+    if (job.head.query_map && !job.head.key_turns)
+      cost = std::max<int64_t>(cost, job.q.dim[0] * job.head.k_dim * 8);
   split(static_cast<int64_t>(jobs.size()), cost, [&](int64_t first, int64_t last, int) {
     for (auto j = static_cast<size_t>(first); j < static_cast<size_t>(last); ++j) {
       const HeadAttention& job = jobs[j];
@@ -162,7 +186,7 @@ void CpuBackend::scale_queries(std::span<const HeadAttention> jobs) {
         for (int d = 0; d < dim; ++d)
           q[h * dim + d] = job.rule.scale * job.q.row(h)[static_cast<size_t>(d)];
       float* mapped = paged_->floats.data() + paged_->jobs[j].mapped;
-      if (job.head.query_map)
+      if (job.head.query_map && !job.head.key_turns)
         // A matrix is a page of f32 rows, and their scores are the mapped query.
         table_.page[static_cast<int>(Quant::f32)].score(
             reinterpret_cast<const std::byte*>(job.head.query_map), job.head.k_dim, dim, q, group,
@@ -219,8 +243,17 @@ void CpuBackend::attend_run(const HeadAttention& job, size_t index, float* memor
 
   if (oldest != INT64_MIN)
     for (int h = 0; h < group; ++h) std::fill_n(logits + h * stride, run.rows, 0.0f);
+  // Keys that lie before their rotation are brought to their positions behind the logits.
+  float* const keys = memory + (kept ? 0 : group * run.rows);
   each_page(false, [&](const PageKernels& page, const std::byte* data, int first, int rows,
                        int coded, const float* q) {
+    if (head.key_turns && run.first_row + first < sealed * head.page_rows) {
+      turned_keys(table_, head, (run.first_row + first) / head.page_rows, dim, keys);
+      table_.page[static_cast<int>(Quant::f32)].score(reinterpret_cast<const std::byte*>(keys),
+                                                      rows, dim, floats + plan.query, group,
+                                                      logits + first, stride);
+      return;
+    }
     page.score(data, rows, coded, q, group, logits + first, stride);
   });
   float* max = floats + run.state;
@@ -302,7 +335,8 @@ void CpuBackend::attend(std::span<const HeadAttention> jobs) {
   if (jobs.empty()) return;
   plan_runs(jobs);
   PagedPlan& plan = *paged_;
-  reserve(static_cast<size_t>(std::max(plan.most_logits, plan.most_out)));
+  reserve(std::max(static_cast<size_t>(plan.most_logits) + plan.most_keys,
+                   static_cast<size_t>(plan.most_out)));
   scale_queries(jobs);
   const auto bundles = static_cast<int64_t>(plan.bundles.size()) - 1;
   threads_.for_each(bundles, [&](int64_t task, int worker) {

@@ -70,7 +70,8 @@ class DecodedRows {
   static size_t floats(const PagedHead& head, int dim) {
     const int64_t rows = std::max<int64_t>(kCachedRows, head.page_rows);
     const int64_t coded = std::max(head.k_dim, head.v_dim);
-    return static_cast<size_t>(2 * rows * dim + head.page_rows * coded);
+    const auto turns = static_cast<int64_t>(head.key_turns ? head.key_turns->scratch_floats() : 0);
+    return static_cast<size_t>(2 * rows * dim + std::max(head.page_rows * coded, turns));
   }
 
   int pages() const {
@@ -91,8 +92,15 @@ class DecodedRows {
       if (p < sealed) {
         const auto page = static_cast<size_t>(p);
         const PageFormats formats = head_.format(page);
-        sealed_rows(formats.k, head_.sealed_k[page], head_.k_dim, head_.query_map, k_ + at);
-        sealed_rows(formats.v, head_.sealed_v[page], head_.v_dim, head_.output_map, v_ + at);
+        lift_rows(table_, formats.k, head_.sealed_k[page], head_.page_rows, head_.k_dim,
+                  head_.query_map, dim_, coded_, k_ + at);
+        lift_rows(table_, formats.v, head_.sealed_v[page], head_.page_rows, head_.v_dim,
+                  head_.output_map, dim_, coded_, v_ + at);
+        if (head_.key_turns)
+          head_.key_turns->turn(table_, k_ + at, dim_,
+                                head_.positions.subspan(page * static_cast<size_t>(head_.page_rows),
+                                                        static_cast<size_t>(head_.page_rows)),
+                                1, coded_);
         rows += head_.page_rows;
       } else {
         const int before = (p - sealed) * head_.page_rows;
@@ -112,31 +120,11 @@ class DecodedRows {
  private:
   int64_t room() const { return std::max<int64_t>(kCachedRows, head_.page_rows); }
 
-  // A coded row times `map` [coded_dim, dim] is the plain row that queries and sums see; without
-  // one, its first channels are.
-  void sealed_rows(Quant quant, const std::byte* page, int coded_dim, const float* map, float* to) {
-    const PageKernels& kernels = table_.page[static_cast<int>(quant)];
-    const int rows = head_.page_rows;
-    if (!map && coded_dim == dim_) {
-      kernels.decode(page, 0, rows, dim_, to);
-      return;
-    }
-    kernels.decode(page, 0, rows, coded_dim, coded_);
-    std::fill_n(to, static_cast<int64_t>(rows) * dim_, 0.0f);
-    for (int r = 0; !map && r < rows; ++r)
-      std::copy_n(coded_ + static_cast<int64_t>(r) * coded_dim, coded_dim,
-                  to + static_cast<int64_t>(r) * dim_);
-    if (!map) return;
-    // A matrix is a page of f32 rows, and its rows are summed up with the coded numbers.
-    table_.page[static_cast<int>(Quant::f32)].accumulate(
-        reinterpret_cast<const std::byte*>(map), coded_dim, dim_, coded_, coded_dim, rows, to);
-  }
-
   const KernelTable& table_;
   const PagedHead& head_;
   int dim_;
   float *k_, *v_;  // [room, dim]
-  float* coded_;   // [page_rows, k_dim or v_dim]
+  float* coded_;   // [page_rows, k_dim or v_dim], then cosines and sines
 };
 
 // Starts the states of `job` with the rows of earlier turns and the rows that stand for others.
@@ -219,6 +207,24 @@ void visit_reads(const ReadPlan* plan, int64_t head, const TileJob& whole, const
 }
 
 }  // namespace
+
+void lift_rows(const KernelTable& table, Quant quant, const std::byte* page, int rows,
+               int coded_dim, const float* map, int dim, float* coded, float* to) {
+  const PageKernels& kernels = table.page[static_cast<int>(quant)];
+  if (!map && coded_dim == dim) {
+    kernels.decode(page, 0, rows, dim, to);
+    return;
+  }
+  kernels.decode(page, 0, rows, coded_dim, coded);
+  std::fill_n(to, static_cast<int64_t>(rows) * dim, 0.0f);
+  for (int r = 0; !map && r < rows; ++r)
+    std::copy_n(coded + static_cast<int64_t>(r) * coded_dim, coded_dim,
+                to + static_cast<int64_t>(r) * dim);
+  if (!map) return;
+  // A matrix is a page of f32 rows, and its rows are summed up with the coded numbers.
+  table.page[static_cast<int>(Quant::f32)].accumulate(reinterpret_cast<const std::byte*>(map),
+                                                      coded_dim, dim, coded, coded_dim, rows, to);
+}
 
 void CpuBackend::attend(const DenseAttention& job) {
   const int64_t tile = job.q.dim[0];

@@ -5,9 +5,11 @@
 #include <bit>
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "kernels/kernels.h"
 #include "policy/defaults.h"
 #include "policy/observer.h"
 #include "runtime/engine.h"
@@ -23,28 +25,56 @@ using Moment = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMa
 using Square = Eigen::MatrixXd;
 
 // The sums of a run, in the order of their tensors.
-constexpr size_t kQueries = 0, kKeys = 1, kValues = 2, kCount = 3;
+constexpr size_t kQueries = 0, kKeys = 1, kValues = 2, kCount = 3, kUnturnedQueries = 4,
+                 kUnturnedKeys = 5;
 
-// Adds up q q^T of a group's queries, k k^T and v v^T for every key/value head.
+// [layers] null where nothing turns keys.
+std::vector<std::shared_ptr<const KeyTurns>> turns_of(const KvShape& shape) {
+  std::vector<std::shared_ptr<const KeyTurns>> turns;
+  for (int l = 0; l < shape.layers; ++l) {
+    const Rope rope = shape.rope(l);
+    turns.push_back(rope.inv_freq.empty() ? nullptr : std::make_shared<KeyTurns>(rope));
+  }
+  return turns;
+}
+
+// Adds up q q^T of a group's queries, k k^T and v v^T for every key/value head; q q^T and k k^T
+// also as they were before their rotation.
 class MomentObserver final : public PromptObserver {
  public:
   MomentObserver(Engine& engine, SampleSums& sums)
-      : engine_(engine), shape_(engine.model().config().shape), sums_(sums) {}
+      : engine_(engine),
+        shape_(engine.model().config().shape),
+        turns_(turns_of(shape_)),
+        sums_(sums) {}
 
   bool wants_tensors(int) const override { return true; }
 
   void attended(int layer, const DenseAttention& job) override {
     const int64_t rows = job.q.dim[0], dim = shape_.dim;
     if (layer == 0) sums_.at(kCount)[0] += static_cast<float>(rows);
+    const KeyTurns* turns = turns_[static_cast<size_t>(layer)].get();
+    const auto positions =
+        job.positions.subspan(static_cast<size_t>(job.first_row), static_cast<size_t>(rows));
     engine_.backend().threads().for_each(shape_.heads, [&](int64_t head, int) {
       const auto at = static_cast<size_t>((layer * shape_.heads + head) * dim * dim);
       const auto add = [&](size_t sum, const float* first, int64_t stride) {
         const Rows x(first, rows, dim, Eigen::OuterStride<>(stride));
         Eigen::Map<Moment>(sums_.at(sum).data() + at, dim, dim).noalias() += x.transpose() * x;
       };
+      std::vector<float> back, scratch(turns ? turns->scratch_floats() : 0);
+      const auto add_both = [&](size_t sum, size_t unturned, const float* first, int64_t stride) {
+        add(sum, first, stride);
+        if (!turns) return;
+        back.resize(static_cast<size_t>(rows * dim));
+        for (int64_t r = 0; r < rows; ++r)
+          std::copy_n(first + r * stride, dim, back.data() + r * dim);
+        turns->turn(active_kernels(), back.data(), shape_.dim, positions, -1, scratch.data());
+        add(unturned, back.data(), dim);
+      };
       for (int64_t g = head * shape_.group(); g < (head + 1) * shape_.group(); ++g)
-        add(kQueries, job.q.data + g * job.q.stride[1], job.q.stride[0]);
-      add(kKeys, job.k[head].row(job.first_row).data(), job.k.stride[1]);
+        add_both(kQueries, kUnturnedQueries, job.q.data + g * job.q.stride[1], job.q.stride[0]);
+      add_both(kKeys, kUnturnedKeys, job.k[head].row(job.first_row).data(), job.k.stride[1]);
       add(kValues, job.v[head].row(job.first_row).data(), job.v.stride[1]);
     });
   }
@@ -52,8 +82,38 @@ class MomentObserver final : public PromptObserver {
  private:
   Engine& engine_;
   const KvShape& shape_;
+  const std::vector<std::shared_ptr<const KeyTurns>> turns_;
   SampleSums& sums_;
 };
+
+// Queries as keys before their rotation meet them: turned by the distance between both, in the mean
+// over all pairs of a query and a key at most so many rows before it in a prompt of `rows`.
+Square over_distances(const Square& queries, const KeyTurns& turns, int64_t rows, int64_t window) {
+  constexpr int64_t kDistances = 256;  // longer prompts are sampled, evenly but not periodically
+  constexpr double kGolden = 0.6180339887498949;
+  const int64_t reach = window > 0 ? std::min(rows, window) : rows;
+  const auto dim = static_cast<int>(queries.rows());
+  std::vector<float> scratch(turns.scratch_floats());
+  Square sum = Square::Zero(dim, dim);
+  double weights = 0;
+  for (int64_t i = 0; i < std::min(reach, kDistances); ++i) {
+    const double part = kGolden * static_cast<double>(i);
+    const int64_t distance =
+        reach <= kDistances
+            ? i
+            : static_cast<int64_t>((part - std::floor(part)) * static_cast<double>(reach));
+    const std::vector<int32_t> by(static_cast<size_t>(dim), static_cast<int32_t>(distance));
+    Moment turned = queries.cast<float>();
+    for (int side = 0; side < 2; ++side) {
+      turns.turn(active_kernels(), turned.data(), dim, by, 1, scratch.data());
+      turned.transposeInPlace();
+    }
+    const auto pairs = static_cast<double>(rows - distance);
+    sum += pairs * turned.cast<double>();
+    weights += pairs;
+  }
+  return sum / weights;
+}
 
 Square per_row(std::span<const float> sum, size_t head, int dim, double rows) {
   const auto size = static_cast<size_t>(dim) * static_cast<size_t>(dim);
@@ -173,7 +233,11 @@ HeadBases bases_from(const Engine& engine, const SampleSums& sums) {
   bases.channels.resize(bases.sides() / 2 * dim);
   for (std::vector<float>* of : {&bases.channel_harm, &bases.turns, &bases.turned_harm})
     of->resize(bases.sides() / 2 * dim);
+  bases.unturned.resize(bases.sides() / 2 * dim * dim);
+  bases.unturned_harm.resize(bases.sides() / 2 * dim);
   const double rows = std::max(1.0f, sums.at(kCount)[0]);
+  const auto length = std::max<int64_t>(1, std::llround(rows / std::max(1, sums.done())));
+  const auto turns = turns_of(shape);
   for (int l = 0; l < shape.layers; ++l) {
     const std::vector<Square> output = output_moments(engine.model().weights().layers[l].wo, shape);
     for (int h = 0; h < shape.heads; ++h) {
@@ -184,14 +248,28 @@ HeadBases bases_from(const Engine& engine, const SampleSums& sums) {
                    keys = per_row(sums.at(kKeys), k, shape.dim, rows),
                    values = per_row(sums.at(kValues), k, shape.dim, rows);
       fill_side(queries, keys, &bases.directions[k * dim * dim], &bases.harm[k * dim]);
-      order_channels(queries, keys, config.ropes[static_cast<size_t>(l)], &bases.channels[k * dim],
-                     &bases.channel_harm[k * dim], &bases.turns[k * dim],
+      if (const KeyTurns* turning = turns[static_cast<size_t>(l)].get()) {
+        const Square unturned =
+            over_distances(per_row(sums.at(kUnturnedQueries), k, shape.dim, rows), *turning, length,
+                           shape.window(l));
+        fill_side(unturned, per_row(sums.at(kUnturnedKeys), k, shape.dim, rows),
+                  &bases.unturned[k * dim * dim], &bases.unturned_harm[k * dim]);
+      } else {
+        std::copy_n(&bases.directions[k * dim * dim], dim * dim, &bases.unturned[k * dim * dim]);
+        std::copy_n(&bases.harm[k * dim], dim, &bases.unturned_harm[k * dim]);
+      }
+      order_channels(queries, keys, config.shape.ropes[static_cast<size_t>(l)],
+                     &bases.channels[k * dim], &bases.channel_harm[k * dim], &bases.turns[k * dim],
                      &bases.turned_harm[k * dim]);
       fill_side(output[static_cast<size_t>(h)], values, &bases.directions[v * dim * dim],
                 &bases.harm[v * dim]);
     }
   }
   return bases;
+}
+
+bool turns_keys(const KvShape& shape) {
+  return std::ranges::any_of(shape.ropes, [](const Rope& r) { return !r.inv_freq.empty(); });
 }
 
 std::shared_ptr<const Policy> storing(std::shared_ptr<const BasisTable> table) {
@@ -257,14 +335,16 @@ namespace {
 
 // Products that move in one layer do not matter as much as in another, nor keys as values: each
 // side of each layer is halved alone, and what that does to the model's answers becomes the unit
-// that harm is counted in, nats per token.
-void weigh(Engine& engine, std::span<const std::vector<int32_t>> prompts,
-           const BasisOptions& options, int step, HeadBases& bases, Monitor& monitor) {
+// that harm is counted in, nats per token. Returns the units of the first `groups` of them.
+std::vector<double> units_of(Engine& engine, std::span<const std::vector<int32_t>> prompts,
+                             const BasisOptions& options, const HeadBases& bases, size_t groups,
+                             Monitor& monitor) {
   constexpr size_t kAtOnce = 8;
   const auto heads = static_cast<size_t>(bases.heads), dim = static_cast<size_t>(bases.dim);
+  const int step = std::min(options.step, bases.dim);
   const int half = std::max(step, bases.dim / 2 / step * step);
-  if (half >= bases.dim) return;
-  const size_t groups = bases.sides() / heads;
+  std::vector<double> units(groups, 1.0);
+  if (half >= bases.dim) return units;
   for (size_t first = 0; first < groups; first += kAtOnce) {
     monitor.progress("layers", static_cast<int64_t>(first), static_cast<int64_t>(groups));
     monitor.check();
@@ -276,21 +356,35 @@ void weigh(Engine& engine, std::span<const std::vector<int32_t>> prompts,
     const auto judgements =
         judge_ranks(engine, prompts, options.judged, bases, candidates, monitor);
     for (size_t c = 0; c < candidates.size(); ++c) {
-      const std::span<float> harm =
-          std::span(bases.harm).subspan((first + c) * heads * dim, heads * dim);
+      const auto harm = std::span(bases.harm).subspan((first + c) * heads * dim, heads * dim);
       double left_out = 0;
       for (size_t i = 0; i < harm.size(); ++i)
         if (i % dim >= static_cast<size_t>(half)) left_out += static_cast<double>(harm[i]);
-      const double unit = left_out > 0 ? judgements[c].divergence / left_out : 0;
-      for (float& x : harm) x = static_cast<float>(static_cast<double>(x) * unit);
-      const size_t at = (first + c) * heads * dim;
-      for (std::vector<float>* of : {&bases.channel_harm, &bases.turned_harm})
-        if (at < of->size())  // keys
-          for (float& x : std::span(*of).subspan(at, heads * dim))
-            x = static_cast<float>(static_cast<double>(x) * unit);
+      units[first + c] = left_out > 0 ? judgements[c].divergence / left_out : 0;
     }
   }
   monitor.progress("layers", static_cast<int64_t>(groups), static_cast<int64_t>(groups));
+  return units;
+}
+
+// Counts the harm of a group of heads in its unit.
+void count_in(std::span<const double> units, size_t numbers, std::span<float> harm) {
+  for (size_t i = 0; i < harm.size(); ++i)
+    harm[i] = static_cast<float>(static_cast<double>(harm[i]) * units[i / numbers]);
+}
+
+void weigh(Engine& engine, std::span<const std::vector<int32_t>> prompts,
+           const BasisOptions& options, HeadBases& bases, Monitor& monitor) {
+  const KvShape& shape = engine.model().config().shape;
+  const auto layers = static_cast<size_t>(bases.layers),
+             numbers = static_cast<size_t>(bases.heads) * static_cast<size_t>(bases.dim);
+  const std::vector<double> units = units_of(engine, prompts, options, bases, 2 * layers, monitor);
+  const HeadBases unturned = with_unturned_keys(bases, shape);
+  count_in(
+      turns_keys(shape) ? units_of(engine, prompts, options, unturned, layers, monitor) : units,
+      numbers, bases.unturned_harm);
+  for (std::vector<float>* of : {&bases.harm, &bases.channel_harm, &bases.turned_harm})
+    count_in(units, numbers, *of);
 }
 
 }  // namespace
@@ -305,11 +399,13 @@ HeadBases find_bases(Engine& engine, std::span<const std::vector<int32_t>> promp
   const size_t heads = static_cast<size_t>(shape.layers) * static_cast<size_t>(shape.heads);
   const std::vector<int64_t> dims = {shape.dim, shape.dim, shape.heads, shape.layers};
   const std::vector<float> zero(heads * static_cast<size_t>(shape.dim * shape.dim), 0.0f);
-  SampleSums sums(progress_file, "basis " + config.digest + " " + text_digest(prompts),
+  SampleSums sums(progress_file, "bases " + config.digest + " " + text_digest(prompts),
                   {{"queries", dims, zero},
                    {"keys", dims, zero},
                    {"values", dims, zero},
-                   {"count", {1}, {0.0f}}});
+                   {"count", {1}, {0.0f}},
+                   {"unturned_queries", dims, zero},
+                   {"unturned_keys", dims, zero}});
   const int64_t samples = static_cast<int64_t>(prompts.size());
   while (sums.done() < samples) {
     monitor.progress("prompts", sums.done(), samples);
@@ -321,22 +417,23 @@ HeadBases find_bases(Engine& engine, std::span<const std::vector<int32_t>> promp
   monitor.progress("prompts", samples, samples);
 
   HeadBases bases = bases_from(engine, sums);
-  weigh(engine, prompts, options, std::min(options.step, shape.dim), bases, monitor);
+  weigh(engine, prompts, options, bases, monitor);
   return bases;
 }
 
-BasisFinding find_basis(Engine& engine, std::span<const std::vector<int32_t>> prompts,
-                        const BasisOptions& options, const std::string& progress_file,
-                        Monitor& monitor) {
-  BasisFinding found;
-  found.bases = find_bases(engine, prompts, options, progress_file, monitor);
-  const HeadBases& bases = found.bases;
+namespace {
+
+// The fewest ranks that keep the target, and what they keep.
+std::pair<std::vector<int>, double> find_ranks(Engine& engine,
+                                               std::span<const std::vector<int32_t>> prompts,
+                                               const BasisOptions& options, const HeadBases& bases,
+                                               Monitor& monitor) {
   const int step = std::min(options.step, bases.dim);
   // Steps behind the first of every side: the fewest that keep the target. All of them always do.
   const int64_t first = static_cast<int64_t>(bases.sides()) * step;
   int64_t low = -1, high = (bases.coordinates() - first + step - 1) / step;
   const int64_t tries = static_cast<int64_t>(std::bit_width(static_cast<uint64_t>(high)));
-  found.ranks.assign(bases.sides(), bases.dim);
+  std::pair<std::vector<int>, double> found{std::vector<int>(bases.sides(), bases.dim), 1.0};
   for (int64_t tried = 0; high - low > 1; ++tried) {
     monitor.progress("ranks", std::min(tried, tries), tries + 1);
     monitor.check();
@@ -346,13 +443,30 @@ BasisFinding find_basis(Engine& engine, std::span<const std::vector<int32_t>> pr
         judge_ranks(engine, prompts, options.judged, bases, ranks, monitor)[0].agreement;
     if (agreement >= options.target) {
       high = middle;
-      found.ranks = ranks[0];
-      found.agreement = agreement;
+      found = {ranks[0], agreement};
     } else {
       low = middle;
     }
   }
   monitor.progress("ranks", tries + 1, tries + 1);
+  return found;
+}
+
+}  // namespace
+
+BasisFinding find_basis(Engine& engine, std::span<const std::vector<int32_t>> prompts,
+                        const BasisOptions& options, const std::string& progress_file,
+                        Monitor& monitor) {
+  const KvShape& shape = engine.model().config().shape;
+  BasisFinding found;
+  found.bases = find_bases(engine, prompts, options, progress_file, monitor);
+  std::tie(found.ranks, found.agreement) =
+      find_ranks(engine, prompts, options, found.bases, monitor);
+  found.unturned_ranks = found.ranks;
+  found.unturned_agreement = found.agreement;
+  if (turns_keys(shape))
+    std::tie(found.unturned_ranks, found.unturned_agreement) =
+        find_ranks(engine, prompts, options, with_unturned_keys(found.bases, shape), monitor);
   return found;
 }
 

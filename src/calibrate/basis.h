@@ -6,6 +6,10 @@
 // projection's columns. What a direction is worth follows from both moments, in a unit that is
 // measured for keys and values of each layer; the number of directions is the smallest that keeps
 // the target, measured by generating the ends of the prompts again.
+//
+// Unturned keys (Palu, Eigen Attention; methods.md 5.4 B): the same of keys before RoPE, and of
+// queries as these keys meet them, that is turned by the distance between both; the mean is over
+// all pairs of a query and an older key of a prompt of mean length, or within the layer's window.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +33,9 @@ struct BasisFinding {
   HeadBases bases;
   std::vector<int> ranks;  // [2, layers, heads]
   double agreement = 1;    // measured with these ranks
+  // The same where keys are stored before their rotation.
+  std::vector<int> unturned_ranks;
+  double unturned_agreement = 1;
 };
 
 // The moments are kept in `progress_file` from prompt to prompt. Both throw bad_request if there

@@ -49,6 +49,8 @@ HeadCache::HeadCache(const KvShape& shape, const StoreSpec& spec, PagePool& pool
     side.what = what;
     side.basis = basis;
     side.dim = basis ? basis->rank : dim_;
+    if (basis && what == MemoryClass::pages_k && !spec.basis->turns.empty())
+      side.turns = spec.basis->turns.at(static_cast<size_t>(layer)).get();
     for (const PageFormats& formats : formats_) {
       const Quant quant = what == MemoryClass::pages_k ? formats.k : formats.v;
       side.formats.push_back({.kernels = &table(quant),
@@ -116,6 +118,7 @@ HeadCache::Side HeadCache::forked(const Side& side) const {
   Side copy{.what = side.what,
             .formats = side.formats,
             .basis = side.basis,
+            .turns = side.turns,
             .dim = side.dim,
             .pages = side.pages.clone(),
             .data = side.data.clone()};
@@ -301,7 +304,7 @@ void HeadCache::seal(const PageSummary* summary) {
       if (coded == nullptr) continue;
       plain.resize(static_cast<size_t>(page_rows_) * dim_);
       open_->decode(side->pages[sealed_]->data, 0, page_rows_, dim_, plain.data());
-      code_page(*side, format(*side, sealed_), plain.data(), coded->data);
+      code_page(*side, format(*side, sealed_), positions_of(sealed_), plain, coded->data);
       pool_->release(side->pages[sealed_]);
       set_page(*side, sealed_, coded);
     }
@@ -324,16 +327,31 @@ void HeadCache::summarise(int page) {
                                                 static_cast<size_t>(summary_floats_)));
 }
 
-// rows: [page_rows, dim], plain.
-void HeadCache::code_page(const Side& side, const Format& format, const float* rows,
+// Of the rows of a full page.
+std::span<const int32_t> HeadCache::positions_of(int page) const {
+  const auto rows = static_cast<size_t>(page_rows_);
+  return positions_.span().subspan(static_cast<size_t>(page) * rows, rows);
+}
+
+// rows: [positions.size(), dim], plain; `way` 1 is to their positions, -1 back.
+void HeadCache::turn(const Side& side, std::span<const int32_t> positions, float* rows,
+                     int way) const {
+  if (side.turns == nullptr) return;
+  std::vector<float> scratch(side.turns->scratch_floats());
+  side.turns->turn(active_kernels(), rows, dim_, positions, way, scratch.data());
+}
+
+// rows: [page_rows, dim], plain, at `positions`; used up.
+void HeadCache::code_page(const Side& side, const Format& format,
+                          std::span<const int32_t> positions, std::vector<float>& rows,
                           std::byte* page) const {
-  std::vector<float> mapped;
   if (side.basis) {
-    mapped.resize(static_cast<size_t>(page_rows_) * side.dim);
-    to_basis(*side.basis, rows, page_rows_, mapped.data());
-    rows = mapped.data();
+    turn(side, positions, rows.data(), -1);
+    std::vector<float> mapped(static_cast<size_t>(page_rows_) * side.dim);
+    to_basis(*side.basis, rows.data(), page_rows_, mapped.data());
+    rows.swap(mapped);
   }
-  format.kernels->encode(rows, side.dim, page_rows_, side.dim, page, 0);
+  format.kernels->encode(rows.data(), side.dim, page_rows_, side.dim, page, 0);
 }
 
 // out: [rows, dim], plain.
@@ -346,6 +364,9 @@ void HeadCache::decode_page(const Side& side, int page, int first, int rows, flo
     std::vector<float> coded(static_cast<size_t>(rows) * side.dim);
     kernels.decode(data, first, rows, side.dim, coded.data());
     from_basis(*side.basis, coded.data(), rows, out);
+    if (side.turns)
+      turn(side, positions_of(page).subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
+           out, 1);
   } else {
     kernels.decode(data, first, rows, dim_, out);
   }
@@ -405,6 +426,7 @@ PagedHead HeadCache::paged(std::span<const int32_t> chosen_pages) const {
     return basis && !basis->leading() ? basis->up.data() : nullptr;
   };
   head.query_map = map(k_.basis);
+  head.key_turns = k_.turns;
   head.output_map = map(v_.basis);
   head.open_k = k_.data.span().subspan(sealed);
   head.open_v = v_.data.span().subspan(sealed);

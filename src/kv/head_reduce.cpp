@@ -208,28 +208,32 @@ int HeadCache::repack(std::span<const int32_t> positions, const TurnKeys& turn) 
   int recoded = 0;
   std::vector<float> keys;
   std::vector<int32_t> by;
+  std::vector<int> to_summarise;
   for (int first = 0; turn && first < rows(); first += page_rows_) {
     const int page = first / page_rows_, count = std::min(page_rows_, rows() - first);
     by.resize(static_cast<size_t>(count));
     for (int i = 0; i < count; ++i) by[i] = positions[first + i] - positions_[first + i];
     if (std::ranges::all_of(by, [](int32_t steps) { return steps == 0; })) continue;
+    if (page < sealed_ && summary_) to_summarise.push_back(page);
+    if (k_.turns && !plain_page(k_, page)) continue;  // keys lie there whatever their positions
     keys.resize(static_cast<size_t>(count) * dim_);
     decode_page(k_, page, 0, count, keys.data());
     turn(Mat::packed(keys.data(), {count, dim_}), by);
     Page* own = writable(k_, page);
     if (!plain_page(k_, page)) {
-      code_page(k_, format(k_, page), keys.data(), own->data);
+      code_page(k_, format(k_, page), positions.subspan(static_cast<size_t>(first)), keys,
+                own->data);
       recoded += count;
     } else {
       open_->encode(keys.data(), dim_, count, dim_, own->data, 0);
     }
-    if (page < sealed_ && summary_) {
-      summarise(page);
-      grouped_ = std::min(grouped_, page);
-    }
+  }
+  std::ranges::copy(positions, positions_.data());
+  for (const int page : to_summarise) {
+    summarise(page);
+    grouped_ = std::min(grouped_, page);
   }
   join_groups();
-  std::ranges::copy(positions, positions_.data());
   return recoded;
 }
 

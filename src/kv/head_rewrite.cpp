@@ -105,7 +105,7 @@ int HeadCache::set_row(Side& side, int row, std::span<const float> values) {
   std::vector<float> rows(static_cast<size_t>(page_rows_) * dim_);
   decode_page(side, page, 0, page_rows_, rows.data());
   std::ranges::copy(values, rows.begin() + static_cast<std::ptrdiff_t>(at) * dim_);
-  code_page(side, format(side, page), rows.data(), own->data);
+  code_page(side, format(side, page), positions_of(page), rows, own->data);
   return page_rows_;
 }
 

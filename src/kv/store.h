@@ -145,10 +145,11 @@ class HeadCache {
   };
   struct Side {  // keys or values
     MemoryClass what = MemoryClass::pages_k;
-    std::vector<Format> formats;   // that of all rows, then those of tiers
-    const Basis* basis = nullptr;  // null: identity
-    int dim = 0;                   // of sealed rows
-    CountedArray<Page*> pages;     // page p holds rows [p * page_rows, ...); sealed ones first
+    std::vector<Format> formats;      // that of all rows, then those of tiers
+    const Basis* basis = nullptr;     // null: identity
+    const KeyTurns* turns = nullptr;  // of coded rows, which lie before them; null: none
+    int dim = 0;                      // of sealed rows
+    CountedArray<Page*> pages;        // page p holds rows [p * page_rows, ...); sealed ones first
     CountedArray<const std::byte*> data;  // pages[p]->data
   };
   struct Chosen {  // behind paged(chosen_pages)
@@ -192,7 +193,10 @@ class HeadCache {
   size_t groups_of(int pages) const;
   void rewrite(const HeadPlan& plan, int first);
   int set_row(Side& side, int row, std::span<const float> values);
-  void code_page(const Side& side, const Format& format, const float* rows, std::byte* page) const;
+  void code_page(const Side& side, const Format& format, std::span<const int32_t> positions,
+                 std::vector<float>& rows, std::byte* page) const;
+  void turn(const Side& side, std::span<const int32_t> positions, float* rows, int way) const;
+  std::span<const int32_t> positions_of(int page) const;
   void decode_page(const Side& side, int page, int first, int rows, float* out) const;
   ConstMat plain_copy(const Side& side, std::vector<float>& scratch) const;
   void copy_rows(const Side& side, int first, int count, float* out) const;

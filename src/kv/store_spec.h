@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "kernels/key_turns.h"
 #include "kernels/table.h"
 
 namespace pith {
@@ -31,6 +32,10 @@ void from_basis(const Basis& basis, const float* coordinates, int count, float* 
 struct BasisTable {
   int heads = 0;
   std::vector<Basis> k, v;  // [layers * heads], or one for all of them
+  // [layers] What the basis of keys stands before: sealed keys lie as they were before these turned
+  // them, and are turned to their positions whenever they are read. Null, or none at all: keys lie
+  // as they came.
+  std::vector<std::shared_ptr<const KeyTurns>> turns = {};
 };
 
 // A rotation that spreads outliers over all coordinates: random signs, then a Walsh-Hadamard

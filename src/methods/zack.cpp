@@ -7,19 +7,6 @@
 namespace pith {
 namespace {
 
-// Numbers per token that an amount pays for.
-int64_t coordinates_of(const Options& o, const Amount& size, const HeadBases& bases, int step) {
-  constexpr int64_t kBytes = 2;  // of a number in f16
-  const int64_t least = static_cast<int64_t>(bases.sides()) * std::min(step, bases.dim);
-  const int64_t wanted =
-      size.bytes > 0 ? static_cast<int64_t>(size.bytes) / kBytes
-                     : static_cast<int64_t>(size.share * static_cast<double>(bases.coordinates()));
-  if (size.rows > 0) o.refuse("size", "a share of all coordinates (0.5) or bytes per token (6KiB)");
-  if (wanted < least)
-    o.refuse("size", "at least " + std::to_string(least * kBytes) + "B, one step for every head");
-  return wanted;
-}
-
 const RegisterMethod zack{{
     .name = "zack",
     .summary = "store keys and values in the few directions that matter to their head",

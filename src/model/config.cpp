@@ -117,7 +117,7 @@ void read_rope(const Reader& read, const GgufFile& file, ParsedConfig& out) {
     global[i] = static_cast<float>(type == "yarn" ? yarn.inv_freq(i, freq) : freq / factor);
   }
   main.inv_freq = global;
-  config.ropes.assign(layers, main);
+  config.shape.ropes.assign(layers, main);
 
   if (config.arch == "gemma3") {  // sliding layers rotate unscaled, by their own base
     const double local_base = read.positive("rope.freq_base_swa", 10000);
@@ -125,7 +125,7 @@ void read_rope(const Reader& read, const GgufFile& file, ParsedConfig& out) {
     for (int i = 0; i < pairs; ++i)
       local[i] = static_cast<float>(std::pow(local_base, -static_cast<double>(i) / pairs));
     for (int l = 0; l < layers; ++l)
-      if (config.rules[l].window > 0) config.ropes[l] = {local, 1, neox};
+      if (config.rules[l].window > 0) config.shape.ropes[l] = {local, 1, neox};
   }
 }
 
@@ -218,7 +218,7 @@ ParsedConfig parse_config(const GgufFile& file) {
     set_windows(c, window, read.count("attention.sliding_window_pattern", 0, kMaxLayers, pattern));
 
   if (mpt)
-    c.ropes.assign(s.layers, Rope{});
+    c.shape.ropes.assign(s.layers, Rope{});
   else
     read_rope(read, file, out);
   return out;

@@ -21,7 +21,7 @@ enum class FeedForwardKind { silu_gated, gelu_gated, gelu };  // gelu: up, then 
 struct ModelConfig {
   std::string arch;  // "llama", "qwen2", "qwen3", "gemma2", "gemma3", "mpt"
   std::string name;
-  KvShape shape;
+  KvShape shape;  // ropes has every layer, if need be one that turns nothing
   int ffn_width = 0;
   int vocab = 0;
   int max_position = 0;
@@ -31,8 +31,8 @@ struct ModelConfig {
   float embedding_scale = 1;         // gemma: sqrt(width)
   float logit_softcap = 0;           // of the final logits; 0: none
   float clamp_qkv = 0;               // MPT; 0: none
-  std::vector<AttentionRule> rules;  // [layers]; alibi spans point into this object's model
-  std::vector<Rope> ropes;           // [layers]; inv_freq spans likewise
+  std::vector<AttentionRule> rules;  // [layers]; alibi spans, and inv_freq spans of
+                                     // shape.ropes, point into this object's model
   std::string digest;                // names the model in calibration and session files
 };
 

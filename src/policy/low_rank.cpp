@@ -72,6 +72,79 @@ std::vector<int> even_ranks(const HeadBases& bases, int64_t coordinates, int ste
   return ranks;
 }
 
+std::vector<int> ranks_of_error(const HeadBases& bases, double error, int step) {
+  const auto dim = static_cast<size_t>(bases.dim), heads = static_cast<size_t>(bases.heads);
+  std::vector<int> ranks(bases.sides(), bases.dim);
+  // What a head loses behind the first `rank` directions.
+  const auto lost = [&](size_t side, int rank) {
+    const auto harm = bases.harm.begin() + static_cast<std::ptrdiff_t>(side * dim);
+    return std::accumulate(harm + rank, harm + bases.dim, 0.0);
+  };
+  for (size_t first = 0; first < bases.sides(); first += heads) {
+    double all = 0;
+    std::vector<double> shares = {0};  // that heads may lose, where one of them gives up a step
+    for (size_t side = first; side < first + heads; ++side) {
+      const double whole = lost(side, 0);
+      all += whole;
+      for (int rank = std::min(step, bases.dim); rank < bases.dim; rank += step)
+        shares.push_back(whole > 0 ? lost(side, rank) / whole : 0);
+    }
+    std::ranges::sort(shares);
+    const auto ranks_at = [&](double share) {
+      std::vector<int> of(heads);
+      for (size_t h = 0; h < heads; ++h) {
+        const double may = share * (1 + 1e-12) * lost(first + h, 0);  // shares were rounded
+        of[h] = std::min(step, bases.dim);
+        while (of[h] < bases.dim && lost(first + h, of[h]) > may)
+          of[h] += next_step(of[h], step, bases.dim);
+      }
+      return of;
+    };
+    const auto loses_too_much = [&](double share) {
+      const std::vector<int> of = ranks_at(share);
+      double sum = 0;
+      for (size_t h = 0; h < heads; ++h) sum += lost(first + h, of[h]);
+      return sum > error * error * all;
+    };
+    const auto at =
+        std::ranges::partition_point(shares, [&](double share) { return !loses_too_much(share); });
+    const std::vector<int> of = ranks_at(at == shares.begin() ? 0 : *(at - 1));
+    std::ranges::copy(of, ranks.begin() + static_cast<std::ptrdiff_t>(first));
+  }
+  return ranks;
+}
+
+int64_t coordinates_of(const Options& o, const Amount& size, const HeadBases& bases, int step) {
+  constexpr int64_t kBytes = 2;  // of a number in f16
+  const int64_t least = static_cast<int64_t>(bases.sides()) * std::min(step, bases.dim);
+  const int64_t wanted =
+      size.bytes > 0 ? static_cast<int64_t>(size.bytes) / kBytes
+                     : static_cast<int64_t>(size.share * static_cast<double>(bases.coordinates()));
+  if (size.rows > 0) o.refuse("size", "a share of all coordinates (0.5) or bytes per token (6KiB)");
+  if (wanted < least)
+    o.refuse("size", "at least " + std::to_string(least * kBytes) + "B, one step for every head");
+  return wanted;
+}
+
+HeadBases with_unturned_keys(HeadBases bases, const KvShape& shape) {
+  if (bases.unturned.empty())
+    throw Error(Errc::bad_file,
+                "the calibration file knows no directions of keys before their rotation; run "
+                "'pith calibrate basis' again");
+  std::ranges::copy(bases.unturned, bases.directions.begin());
+  std::ranges::copy(bases.unturned_harm, bases.harm.begin());
+  bases.key_turns.clear();
+  for (int l = 0; l < shape.layers; ++l) {
+    const Rope rope = shape.rope(l);
+    std::shared_ptr<const KeyTurns>& turns = bases.key_turns.emplace_back();
+    if (rope.inv_freq.empty()) continue;
+    const auto known = std::ranges::find_if(
+        bases.key_turns, [&](const auto& other) { return other && other->is(rope); });
+    turns = known != bases.key_turns.end() ? *known : std::make_shared<KeyTurns>(rope);
+  }
+  return bases;
+}
+
 HeadBases with_channel_pairs(HeadBases bases) {
   const auto dim = static_cast<size_t>(bases.dim);
   std::fill_n(bases.directions.begin(), bases.directions.size() / 2, 0.0f);
@@ -92,7 +165,10 @@ HeadBases as_channels(HeadBases bases, bool keys) {
     bases.channels[i] = static_cast<int>(i % dim);
     bases.channel_harm[i] = bases.harm[i];
   }
-  if (keys) bases.turns = bases.turned_harm = {};
+  if (!keys) return bases;
+  bases.turns = bases.turned_harm = {};
+  if (!bases.unturned.empty())  // nothing turns them
+    std::copy_n(bases.directions.begin(), bases.unturned.size(), bases.unturned.begin());
   return bases;
 }
 
@@ -118,12 +194,13 @@ HeadBases with_turned_pairs(HeadBases bases) {
   for (size_t i = 0; i < bases.channels.size(); i += 2) {
     const auto first = static_cast<size_t>(bases.channels[i]),
                second = static_cast<size_t>(bases.channels[i + 1]);
-    for (size_t row = 0; row < dim; ++row) {
-      float* const u = bases.directions.data() + (i / dim * dim + row) * dim;
-      const float x = u[first], y = u[second];
-      u[first] = bases.turns[i] * x + bases.turns[i + 1] * y;
-      u[second] = bases.turns[i] * y - bases.turns[i + 1] * x;
-    }
+    for (std::vector<float>* directions : {&bases.directions, &bases.unturned})
+      for (size_t row = 0; row < dim && !directions->empty(); ++row) {
+        float* const u = directions->data() + (i / dim * dim + row) * dim;
+        const float x = u[first], y = u[second];
+        u[first] = bases.turns[i] * x + bases.turns[i + 1] * y;
+        u[second] = bases.turns[i] * y - bases.turns[i + 1] * x;
+      }
   }
   for (size_t head = 0; head < bases.channels.size(); head += dim) {
     std::vector<size_t> order(dim);
@@ -148,6 +225,7 @@ std::shared_ptr<const BasisTable> basis_table(const HeadBases& bases, std::span<
   const auto dim = static_cast<size_t>(bases.dim);
   auto table = std::make_shared<BasisTable>();
   table->heads = bases.heads;
+  table->turns = bases.key_turns;
   for (size_t side = 0; side < bases.sides(); ++side) {
     std::vector<Basis>& into = side < bases.sides() / 2 ? table->k : table->v;
     Basis& basis = into.emplace_back();
@@ -194,8 +272,15 @@ HeadBases read_bases(const Calibration& file, const KvShape& shape) {
     bases.turns.assign(turns.begin(), turns.end());
     bases.turned_harm.assign(turned.begin(), turned.end());
   }
+  if (file.has("basis.unturned_k")) {
+    const auto directions = file.tensor("basis.unturned_k", half * dim * dim),
+               unturned = file.tensor("basis.unturned_k_harm", half * dim);
+    bases.unturned.assign(directions.begin(), directions.end());
+    bases.unturned_harm.assign(unturned.begin(), unturned.end());
+  }
   for (const std::vector<float>* numbers :
-       {&bases.directions, &bases.harm, &bases.channel_harm, &bases.turns, &bases.turned_harm})
+       {&bases.directions, &bases.harm, &bases.channel_harm, &bases.turns, &bases.turned_harm,
+        &bases.unturned, &bases.unturned_harm})
     for (const float x : *numbers)
       if (!std::isfinite(x))
         throw Error(Errc::bad_file,
@@ -204,9 +289,12 @@ HeadBases read_bases(const Calibration& file, const KvShape& shape) {
   return bases;
 }
 
-std::vector<int> read_ranks(const Calibration& file, const KvShape& shape) {
+namespace {
+
+std::vector<int> ranks_named(const Calibration& file, const KvShape& shape,
+                             std::initializer_list<const char*> names) {
   std::vector<int> ranks;
-  for (const char* name : {"basis.k_rank", "basis.v_rank"})
+  for (const char* name : names)
     for (const float rank : file.tensor(name, sides_of(shape) / 2)) {
       if (!(rank >= 1) || rank > static_cast<float>(shape.dim))
         throw Error(Errc::bad_file, std::string("the calibration file's ") + name +
@@ -217,7 +305,18 @@ std::vector<int> read_ranks(const Calibration& file, const KvShape& shape) {
   return ranks;
 }
 
-std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<const int> ranks) {
+}  // namespace
+
+std::vector<int> read_ranks(const Calibration& file, const KvShape& shape) {
+  return ranks_named(file, shape, {"basis.k_rank", "basis.v_rank"});
+}
+
+std::vector<int> read_unturned_ranks(const Calibration& file, const KvShape& shape) {
+  return ranks_named(file, shape, {"basis.unturned_k_rank", "basis.unturned_v_rank"});
+}
+
+std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<const int> ranks,
+                                             std::span<const int> unturned_ranks) {
   std::vector<CalibrationTensor> tensors;
   const auto half = [](const auto& all, bool second) {
     const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
@@ -238,6 +337,13 @@ std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<c
   if (!bases.turns.empty()) {
     tensors.push_back({"basis.k_turns", channels, bases.turns});
     tensors.push_back({"basis.k_turned_harm", channels, bases.turned_harm});
+  }
+  if (!bases.unturned.empty()) {
+    tensors.push_back(
+        {"basis.unturned_k", {bases.dim, bases.dim, bases.heads, bases.layers}, bases.unturned});
+    tensors.push_back({"basis.unturned_k_harm", channels, bases.unturned_harm});
+    tensors.push_back({"basis.unturned_k_rank", each, half(unturned_ranks, false)});
+    tensors.push_back({"basis.unturned_v_rank", each, half(unturned_ranks, true)});
   }
   return tensors;
 }

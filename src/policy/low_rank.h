@@ -9,6 +9,7 @@
 
 #include "kv/store_spec.h"
 #include "policy/calibration.h"
+#include "policy/options.h"
 #include "tensor/kv_shape.h"
 
 namespace pith {
@@ -28,6 +29,11 @@ struct HeadBases {
   // channels within itself so that the first gets most of what matters, which RoPE does not mind;
   // and the harm of both channels then. Empty: no pair is turned.
   std::vector<float> turns = {}, turned_harm = {};
+  // [layers, heads, dim, dim], [layers, heads, dim]: directions of keys as they were before rotary
+  // positions turned them, and what leaving one out costs. Empty: not known.
+  std::vector<float> unturned = {}, unturned_harm = {};
+  // [layers] what the directions of keys stand before, as in BasisTable; none: nothing.
+  std::vector<std::shared_ptr<const KeyTurns>> key_turns = {};
 
   size_t sides() const { return 2 * static_cast<size_t>(layers) * static_cast<size_t>(heads); }
   int64_t coordinates() const { return static_cast<int64_t>(sides()) * dim; }  // per token, all
@@ -39,6 +45,18 @@ struct HeadBases {
 std::vector<int> ranks_of_size(const HeadBases& bases, int64_t coordinates, int step);
 // The same for every head, as far as whole steps go; the rest to the first ones.
 std::vector<int> even_ranks(const HeadBases& bases, int64_t coordinates, int step);
+
+// The fewest steps of every head by which no side of a layer loses more than `error`: of what
+// products with queries, or outputs, are in the mean (root of the squares). The heads of a layer
+// keep the same share of what matters to each (EigenAttention).
+std::vector<int> ranks_of_error(const HeadBases& bases, double error, int step);
+
+// Numbers per token that an amount pays for, given as the option `size`.
+int64_t coordinates_of(const Options& o, const Amount& size, const HeadBases& bases, int step);
+
+// Keys before their rotation, in the directions that are known of them; values as they were.
+// Without such directions nothing may turn keys, or this throws bad_file.
+HeadBases with_unturned_keys(HeadBases bases, const KvShape& shape);
 
 // Keys in pairs of their own channels instead of directions; values as they were.
 HeadBases with_channel_pairs(HeadBases bases);
@@ -57,8 +75,12 @@ std::shared_ptr<const BasisTable> basis_table(const HeadBases& bases, std::span<
 
 // What `pith calibrate basis` wrote, under the names of policy/calibration.h. Throws bad_file.
 HeadBases read_bases(const Calibration& file, const KvShape& shape);
-// basis.k_rank, basis.v_rank: the ranks that met the target.
+// basis.k_rank, basis.v_rank: the ranks that met the target; and those of unturned keys and the
+// values beside them.
 std::vector<int> read_ranks(const Calibration& file, const KvShape& shape);
-std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<const int> ranks);
+std::vector<int> read_unturned_ranks(const Calibration& file, const KvShape& shape);
+// unturned_ranks: none where HeadBases::unturned is empty.
+std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<const int> ranks,
+                                             std::span<const int> unturned_ranks = {});
 
 }  // namespace pith

@@ -116,7 +116,7 @@ void Forward::bias_norm_rotate(int layer, Cube x, std::span<const float> bias,
     const Mat each = Mat::packed(x.data, {x.dim[0] * x.dim[1], x.dim[2]});
     ops_.rms_norm(each, gain, c.norm_eps, each);
   }
-  if (!c.ropes[layer].inv_freq.empty()) ops_.rope(x, positions, c.ropes[layer], 1);
+  if (!c.shape.ropes[layer].inv_freq.empty()) ops_.rope(x, positions, c.shape.ropes[layer], 1);
 }
 
 void Forward::project_q(int layer, ConstMat normed, std::span<const int32_t> positions, Cube q,

@@ -367,7 +367,7 @@ Progress Forward::finish_layer(Session& session, const Monitor& monitor) {
   const StreamPlan plan =
       session.compressor.end_layer({.ops = ops_,
                                     .shape = config.shape,
-                                    .rope = config.ropes[at.layer],
+                                    .rope = config.shape.ropes[at.layer],
                                     .rule = config.rules[at.layer],
                                     .layer = at.layer,
                                     .prompt_tokens = stream.prompt_tokens,

@@ -290,7 +290,7 @@ std::unique_ptr<Session> load_session(const std::string& path, const Model& mode
   for (size_t l = 0; l < dropped.size(); ++l)
     session->store->dropped(static_cast<int>(l))
         .restore(dropped[l].positions, dropped[l].scales, dropped[l].halves);
-  session->compressor.restore(state, ops, config.ropes);
+  session->compressor.restore(state, ops, config.shape.ropes);
   session->tokens.assign(tokens.begin(), tokens.end());
   session->logits.assign(logits.begin(), logits.end());
   return session;

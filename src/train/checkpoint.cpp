@@ -115,8 +115,8 @@ NetworkShape read_shape(const GgufFile& file) {
   for (int l = 0; l < c.shape.layers; ++l) {
     const auto at = static_cast<size_t>(l);
     require(c.rules[at].window == 0, "sliding windows");
-    require(static_cast<int>(c.ropes[at].inv_freq.size()) * 2 == c.shape.dim &&
-                c.ropes[at].magnitude == 1 && !file.has_tensor("rope_freqs.weight") &&
+    require(static_cast<int>(c.shape.ropes[at].inv_freq.size()) * 2 == c.shape.dim &&
+                c.shape.ropes[at].magnitude == 1 && !file.has_tensor("rope_freqs.weight") &&
                 !file.has("llama.rope.scaling.type"),
             "scaled or partial rotation");
   }

@@ -24,22 +24,45 @@ EngineOptions options() {
   return {.threads = 2, .cache_bytes = size_t{512} << 20, .tile_rows = 50};
 }
 
-// Second moments of the queries of a group, of keys and of values, a product at a time.
+// The rotation by its definition.
+void turn(const Rope& rope, int position, int way, Doubles& x) {
+  const size_t pairs = rope.inv_freq.size();
+  for (size_t i = 0; i < pairs; ++i) {
+    const size_t a = rope.half_split ? i : 2 * i, b = rope.half_split ? i + pairs : 2 * i + 1;
+    const double angle = way * double{rope.inv_freq[i]} * position, c = std::cos(angle),
+                 s = std::sin(angle), first = x[a], second = x[b];
+    x[a] = first * c - second * s;
+    x[b] = first * s + second * c;
+  }
+}
+
+// Second moments of the queries of a group, of keys and of values, a product at a time; and of keys
+// and queries turned back to position 0.
 struct Moments final : PromptObserver {
-  std::vector<Doubles> q, k, v;  // [layers * heads][dim * dim]
+  std::vector<Doubles> q, k, v, unturned_q, unturned_k;  // [layers * heads][dim * dim]
   explicit Moments(const KvShape& shape) : shape_(shape) {
     const Doubles zero(static_cast<size_t>(shape.dim * shape.dim), 0.0);
     q.assign(static_cast<size_t>(shape.layers * shape.heads), zero);
-    k = v = q;
+    k = v = unturned_q = unturned_k = q;
   }
   bool wants_tensors(int) const override { return true; }
   void attended(int layer, const DenseAttention& job) override {
+    const Rope rope = shape_.rope(layer);
     for (int64_t i = 0; i < job.q.dim[0]; ++i)
       for (int h = 0; h < shape_.heads; ++h) {
+        const int at = job.positions[static_cast<size_t>(job.first_row + i)];
+        const auto back = [&](std::span<const float> x) {
+          Doubles before(x.begin(), x.end());
+          turn(rope, at, -1, before);
+          return std::vector<float>(before.begin(), before.end());
+        };
         const auto head = static_cast<size_t>(layer * shape_.heads + h);
-        for (int g = h * shape_.group(); g < (h + 1) * shape_.group(); ++g)
+        for (int g = h * shape_.group(); g < (h + 1) * shape_.group(); ++g) {
           add(q[head], job.q[i].row(g));
+          add(unturned_q[head], back(job.q[i].row(g)));
+        }
         add(k[head], job.k[h].row(job.first_row + i));
+        add(unturned_k[head], back(job.k[h].row(job.first_row + i)));
         add(v[head], job.v[h].row(job.first_row + i));
       }
   }
@@ -62,6 +85,30 @@ double form(const Doubles& m, const float* x, const float* y, size_t dim) {
   double sum = 0;
   for (size_t a = 0; a < dim; ++a)
     for (size_t b = 0; b < dim; ++b) sum += double{x[a]} * m[a * dim + b] * double{y[b]};
+  return sum;
+}
+
+// Moments of queries as keys meet them that were `distance` rows before, in the mean over all pairs
+// of a prompt of so many rows.
+Doubles over_distances(const Doubles& queries, const Rope& rope, int rows, size_t dim) {
+  Doubles sum(dim * dim, 0.0);
+  double weights = 0;
+  for (int distance = 0; distance < rows; ++distance) {
+    Doubles turned = queries;
+    for (int side = 0; side < 2; ++side) {  // the rows, then the columns
+      Doubles flipped(dim * dim);
+      for (size_t a = 0; a < dim; ++a) {
+        Doubles row(dim);
+        for (size_t b = 0; b < dim; ++b) row[b] = turned[a * dim + b];
+        turn(rope, distance, 1, row);
+        for (size_t b = 0; b < dim; ++b) flipped[b * dim + a] = row[b];
+      }
+      turned = flipped;
+    }
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += (rows - distance) * turned[i];
+    weights += rows - distance;
+  }
+  for (double& x : sum) x /= weights;
   return sum;
 }
 
@@ -128,11 +175,15 @@ TEST(Basis, HoldsTheDirectionsWhereKeysMeetQueriesAndValuesMeetTheProjection) {
                     &bases.harm[k * dim], dim);
         expect_side(projection(*model, l, h), moments.v[k], &bases.directions[v * dim * dim],
                     &bases.harm[v * dim], dim);
+        // Of the two prompts, 75 rows in the mean.
+        expect_side(over_distances(moments.unturned_q[k], s.rope(l), 75, dim),
+                    moments.unturned_k[k], &bases.unturned[k * dim * dim],
+                    &bases.unturned_harm[k * dim], dim);
         // Channels: every one once, those that turn together side by side.
         std::vector<int> channels(
             bases.channels.begin() + static_cast<std::ptrdiff_t>(k * dim),
             bases.channels.begin() + static_cast<std::ptrdiff_t>((k + 1) * dim));
-        const Rope& rope = model->config().ropes[static_cast<size_t>(l)];
+        const Rope& rope = model->config().shape.ropes[static_cast<size_t>(l)];
         for (size_t i = 0; i < dim; i += 2)
           EXPECT_EQ(channels[i + 1] - channels[i],
                     rope.half_split ? static_cast<int>(rope.inv_freq.size()) : 1);
@@ -192,7 +243,7 @@ TEST(Basis, IsOneAgainWhenItWasWrittenAndRead) {
   const std::string path = fresh_folder() + "basis.gguf";
   const ModelConfig& config = engine.model().config();
   add_calibration(path, config.digest, {.kind = "basis", .made_by = "a test"},
-                  basis_tensors(found.bases, found.ranks));
+                  basis_tensors(found.bases, found.ranks, found.unturned_ranks));
   const auto file = Calibration::load(path, config.digest);
   const HeadBases read = read_bases(*file, config.shape);
   EXPECT_EQ(read.directions, found.bases.directions);
@@ -201,9 +252,14 @@ TEST(Basis, IsOneAgainWhenItWasWrittenAndRead) {
   EXPECT_EQ(read.channel_harm, found.bases.channel_harm);
   EXPECT_EQ(read.turns, found.bases.turns);
   EXPECT_EQ(read.turned_harm, found.bases.turned_harm);
+  EXPECT_EQ(read.unturned, found.bases.unturned);
+  EXPECT_EQ(read.unturned_harm, found.bases.unturned_harm);
   EXPECT_EQ(read_ranks(*file, config.shape), found.ranks);
+  EXPECT_EQ(read_unturned_ranks(*file, config.shape), found.unturned_ranks);
+  EXPECT_GE(found.unturned_agreement, 0.99);
   // A method takes the file as it is.
-  EXPECT_NE(engine.open("zack:calibration=" + path)->policy->store.basis, nullptr);
+  for (const char* method : {"zack", "palu", "eigen"})
+    EXPECT_NE(engine.open(method + (":calibration=" + path))->policy->store.basis, nullptr);
 }
 
 TEST(Basis, SpendsWhatATokenMayTakeBetterThanEvenRanksDo) {

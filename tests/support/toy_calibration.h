@@ -43,6 +43,12 @@ inline std::string toy_calibration(const KvShape& shape) {
     add((side + "_rank").c_str(), {shape.heads, shape.layers});
     std::ranges::fill(tensors.back().values, static_cast<float>(shape.dim));
   }
+  add("basis.unturned_k", {shape.dim, shape.dim, shape.heads, shape.layers});
+  add("basis.unturned_k_harm", {shape.dim, shape.heads, shape.layers});
+  for (const char* name : {"basis.unturned_k_rank", "basis.unturned_v_rank"}) {
+    add(name, {shape.heads, shape.layers});
+    std::ranges::fill(tensors.back().values, static_cast<float>(shape.dim));
+  }
   save_calibration(path, "m", "a test", tensors);
   return path;
 }
