@@ -90,6 +90,9 @@ foreach(folder ${folders})
     target_include_directories(${folder}_tests PRIVATE ${PROJECT_SOURCE_DIR}/tests)
     target_link_libraries(${folder}_tests PRIVATE pith_flags ${flags} ${helpers} ${linked}
                                                   pith_tests_main rapidcheck)
+    if(NOT folder STREQUAL kv)
+      pith_together(${folder}_tests ${folder})
+    endif()
     target_compile_definitions(${folder}_tests PRIVATE PITH_TEST_DATA="${PITH_TEST_DATA}")
     gtest_discover_tests(${folder}_tests PROPERTIES LABELS ${folder}
                          DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60)

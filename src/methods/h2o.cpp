@@ -12,7 +12,7 @@
 namespace pith {
 namespace {
 
-void build(Options& o, const KvShape& /*shape*/, Policy& p) {
+void build_h2o(Options& o, const KvShape& /*shape*/, Policy& p) {
   const bool running = o.word("form", "running", "running|prompt",
                               "running: the paper, evicts while generating; prompt: sums of the "
                               "prompt only, as comparisons run it") == "running";
@@ -34,7 +34,7 @@ const RegisterMethod h2o{{
     .summary = "keep the rows that have received most attention so far, and the newest",
     .source = "arXiv:2306.14048",
     .family = "selection: attention scores",
-    .build = build,
+    .build = build_h2o,
     .cost = "a prompt: one more product of all queries with all keys per layer, half of its "
             "attention again; a token: its probabilities, and one row leaves each head",
     .departures =

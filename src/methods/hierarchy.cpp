@@ -35,7 +35,7 @@ struct Node {
 // What was read, at least, and what is left, at most; in units of the bound of the first page
 // found, which nothing that is left exceeds. Before there is one, bounds of groups may lie so far
 // above those of their pages that a sum with them would lose all the rest.
-struct Mass {
+struct ReadShare {
   double wanted = 0, scale = 1;
   bool begun = false;
   double top = 0, read = 0, left = 0;
@@ -114,7 +114,7 @@ class BestFirst final : public Reader {
       heap.push_back({most_in_group(q, job.groups.row(g)), g * kGroup,
                       std::min(kGroup, all - g * kGroup), true});
     std::make_heap(heap.begin(), heap.end());
-    Mass mass{.wanted = s_.mass, .scale = job.scale};
+    ReadShare mass{.wanted = s_.mass, .scale = job.scale};
     for (int found = 0; !heap.empty();) {
       if (s_.mass == 0 && found == s_.pages - 1) return;
       if (s_.mass > 0 && mass.is_held(heap)) return;

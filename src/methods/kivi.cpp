@@ -8,7 +8,7 @@
 namespace pith {
 namespace {
 
-void build(Options& o, const KvShape& shape, Policy& p) {
+void build_kivi(Options& o, const KvShape& shape, Policy& p) {
   const CodeBits bits = code_bits_option(o, "2", "same");
   const int group = group_option(o, p, "64");
   p.store.tail_rows =
@@ -25,7 +25,7 @@ const RegisterMethod kivi{{
     .summary = "store full pages in few bits: keys per channel, values per row",
     .source = "arXiv:2402.02750",
     .family = "quantisation: fixed width",
-    .build = build,
+    .build = build_kivi,
     .cost = "a prompt: coding, once per row; a token: less than reading plain rows, where these do "
             "not fit the caches of the CPU",
     .departures =

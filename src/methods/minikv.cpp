@@ -9,7 +9,7 @@
 namespace pith {
 namespace {
 
-void build(Options& o, const KvShape& shape, Policy& p) {
+void build_minikv(Options& o, const KvShape& shape, Policy& p) {
   budget_option(o, p, {.share = 0.5});
   protect_options(o, p, {.sink = 0, .recent = 1});
   const double newest =
@@ -32,7 +32,7 @@ const RegisterMethod minikv{{
     .summary = "keep what received most attention, and the newest, in 2 bits",
     .source = "arXiv:2411.18077",
     .family = "quantisation: fixed width",
-    .build = build,
+    .build = build_minikv,
     .cost = "a prompt: one more product of all queries with all keys per layer, and coding; a "
             "token: less than reading as many plain rows",
     .departures =

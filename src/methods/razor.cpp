@@ -141,7 +141,7 @@ std::vector<uint8_t> find_retrieval_heads(const Calibration& file, const KvShape
   return retrieves;
 }
 
-void build(Options& o, const KvShape& shape, Policy& p) {
+void build_razor(Options& o, const KvShape& shape, Policy& p) {
   if (o.given("budget"))
     o.refuse("budget", "left out: `local` and `factor` say what heads keep that do not retrieve");
   const bool rope = o.word("form", "rope", "rope|alibi",
@@ -180,7 +180,7 @@ const RegisterMethod razor{{
     .summary = "keep all rows of heads that retrieve; one mean row stands for what others drop",
     .source = "arXiv:2407.15891 (RazorAttention)",
     .family = "selection: static pattern",
-    .build = build,
+    .build = build_razor,
     .cost = "a prompt: one pass over the rows dropped; a token: one row more to read in heads that "
             "dropped some, and a fold every `reduce_every` tokens",
     .departures =

@@ -82,7 +82,7 @@ class SpanBudget final : public Budget {
   Protect span_;
 };
 
-void build(Options& o, const KvShape& shape, Policy& p) {
+void build_spans(Options& o, const KvShape& shape, Policy& p) {
   if (o.given("budget")) o.fail("takes no budget: 'sparsity', 'sink' and 'recent' say what stays");
   const double sparsity = o.ratio("sparsity", shape.group() > 1 ? 0.5 : 0.75,
                                   "share of the heads that keep first and newest rows only");
@@ -104,7 +104,7 @@ const RegisterMethod spans{{
     .summary = "some heads keep everything, the others the first rows and the newest",
     .source = "arXiv:2410.10819 (DuoAttention), arXiv:2505.23416 (head scores)",
     .family = "selection: static pattern",
-    .build = build,
+    .build = build_spans,
     .cost = "a prompt: streaming heads read sink + recent + 128 rows per query instead of all; "
             "a token: one row leaves each streaming head",
     .departures =

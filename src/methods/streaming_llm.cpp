@@ -13,7 +13,7 @@
 namespace pith {
 namespace {
 
-void build(Options& o, const KvShape& shape, Policy& p) {
+void build_streaming_llm(Options& o, const KvShape& shape, Policy& p) {
   protect_options(o, p, {.sink = 4, .recent = 1});
   if (o.given("recent") && !o.given("budget")) p.amount.rows = std::max(1, p.protect.rows());
   const bool rerotate =
@@ -31,7 +31,7 @@ const RegisterMethod streaming_llm{{
     .summary = "keep the first rows and a window of the newest",
     .source = "arXiv:2309.17453",
     .family = "selection: static pattern",
-    .build = build,
+    .build = build_streaming_llm,
     .cost = "a prompt: nothing; a token: one row leaves each head; rerotate: every key of the "
             "cache is turned once in `reduce_every` tokens",
     .departures =

@@ -9,7 +9,7 @@
 namespace pith {
 namespace {
 
-void build(Options& o, const KvShape& /*shape*/, Policy& p) {
+void build_tiers(Options& o, const KvShape& /*shape*/, Policy& p) {
   const double plain = o.ratio("f16", 0.02, "share of the prompt whose rows stay as they are");
   struct {
     int bits;
@@ -37,7 +37,7 @@ const RegisterMethod tiers{{
     .summary = "keep the best rows in 16 bits, the next in 4, the next in 2, and drop the rest",
     .source = "after arXiv:2402.18096 (MiKV) and arXiv:2402.02750 (KIVI)",
     .family = "quantisation: by importance",
-    .build = build,
+    .build = build_tiers,
     .cost = "a prompt: what its scorer takes, sorting, and coding; a token: less than reading as "
             "many plain rows",
     .departures =

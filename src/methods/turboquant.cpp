@@ -7,7 +7,7 @@
 namespace pith {
 namespace {
 
-void build(Options& o, const KvShape& shape, Policy& p) {
+void build_turboquant(Options& o, const KvShape& shape, Policy& p) {
   const CodeBits bits = code_bits_option(o, "6", "4");
   const int group = std::stoi(
       o.word("group", "64", "32|64|128", "channels of a value that share a step; of a key 32 do"));
@@ -23,7 +23,7 @@ const RegisterMethod turboquant{{
     .summary = "store full pages in few bits, each row by itself, behind a random rotation",
     .source = "arXiv:2504.19874",
     .family = "quantisation: fixed width",
-    .build = build,
+    .build = build_turboquant,
     .cost = "a prompt: a rotation and coding, once per row; a token: a rotation of each query and "
             "output, then less than reading plain rows",
     .departures =

@@ -141,7 +141,7 @@ std::vector<int> read_stages(Options& o, const KvShape& shape, const Calibration
   return stages;
 }
 
-void build(Options& o, const KvShape& shape, Policy& p) {
+void build_uncomp(Options& o, const KvShape& shape, Policy& p) {
   ByEntropy::Settings s;
   s.groups = o.count("groups", 2, "groups of heads, by entropy", 1, 64);
   const double ratio = o.number(
@@ -177,7 +177,7 @@ const RegisterMethod uncomp{{
     .summary = "let matrix entropy decide how many rows heads keep, and tokens layers see",
     .source = "arXiv:2410.03090",
     .family = "hybrid: budgets of layers and heads",
-    .build = build,
+    .build = build_uncomp,
     .cost =
         "a prompt: snapkv's vote, and without a file dim^2 products per query and head and the "
         "eigenvalues of a dim x dim matrix; a token: its probabilities, and one row leaves each "

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "gguf/gguf.h"
+#include "text/marks.h"
 #include "text/tokenizer.h"
 
 namespace pith {
@@ -28,8 +29,6 @@ namespace {
 #define PITH_BLANK "\xe2\x96\x81"  // and their blank
 constexpr std::string_view kDeepSeekUser = "<" PITH_BAR "User" PITH_BAR ">";
 constexpr std::string_view kDeepSeekAssistant = "<" PITH_BAR "Assistant" PITH_BAR ">";
-constexpr std::string_view kDeepSeekEnd =
-    "<" PITH_BAR "end" PITH_BLANK "of" PITH_BLANK "sentence" PITH_BAR ">";
 #undef PITH_BAR
 #undef PITH_BLANK
 

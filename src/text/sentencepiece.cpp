@@ -5,14 +5,13 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "text/marks.h"
 #include "text/merges.h"
 #include "text/token_table.h"
 #include "text/utf8.h"
 
 namespace pith {
 namespace {
-
-constexpr std::string_view kMarkedBlank = "\xe2\x96\x81";  // U+2581, which stands for a blank
 
 class SentencePiece final : public VocabularyTokenizer {
  public:

@@ -6,16 +6,11 @@
 
 #include "base/error.h"
 #include "text/byte_letters.h"
+#include "text/marks.h"
 #include "text/utf8.h"
 
 namespace pith {
 namespace {
-
-constexpr std::string_view kMarkedBlank = "\xe2\x96\x81";  // U+2581
-
-constexpr std::string_view kDeepSeekEnd =
-    "<\xef\xbd\x9c"
-    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>";
 
 // Names that end a generation in one model or another. Files often name only one of them.
 constexpr std::string_view kEndNames[] = {

@@ -11,7 +11,7 @@
 namespace pith::test {
 namespace {
 
-KvShape wide_shape() {
+KvShape shape_of_long_rows() {
   return {.layers = 2, .query_heads = 4, .heads = 2, .dim = 64, .width = 32};
 }
 
@@ -44,7 +44,7 @@ TEST(Turboquant, LeavesTheNewestRowsPlainAndCodesTheOthers) {
 
 // Without a rotation the step of a row is as large as its largest number asks for.
 TEST(Turboquant, CostsTheSameWhateverARowHolds) {
-  const KvShape shape = wide_shape();
+  const KvShape shape = shape_of_long_rows();
   const auto error = [&](const std::string& spec, bool outliers) {
     ToyPrompt coded(spec, shape), full("full", shape);
     for (ToyPrompt* p : {&coded, &full}) {
@@ -72,7 +72,7 @@ TEST(Turboquant, CostsTheSameWhateverARowHolds) {
 
 // The figures of its departure: even steps over 32 or 64 normal numbers, in 4 bits.
 TEST(Turboquant, IsAsNearAsItSaysForNormalNumbers) {
-  const KvShape shape = wide_shape();
+  const KvShape shape = shape_of_long_rows();
   ToyPrompt coded("turboquant:bits=4,value_bits=4", shape), full("full", shape);
   for (ToyPrompt* p : {&coded, &full}) p->prefill(640);
   double keys = 0, values = 0, of_keys = 0, of_values = 0;
@@ -90,7 +90,7 @@ TEST(Turboquant, IsAsNearAsItSaysForNormalNumbers) {
 }
 
 TEST(Turboquant, TakesTheBytesOfItsCodes) {
-  const KvShape shape = wide_shape();
+  const KvShape shape = shape_of_long_rows();
   ToyPrompt prompt("turboquant", shape);
   prompt.prefill(128 + 320);
   // Ten pages of 32 rows: keys 6 bits and a step and a least number for 32, values 4 and 64.

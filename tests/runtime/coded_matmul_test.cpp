@@ -25,8 +25,8 @@ EngineOptions options(MatmulForm matmul, int threads = 2, int tile_rows = 512) {
           .matmul = matmul};
 }
 
-std::vector<float> answer(const std::string& path, const EngineOptions& how,
-                          const std::string& spec, std::span<const int32_t> prompt) {
+std::vector<float> answer_of_file(const std::string& path, const EngineOptions& how,
+                                  const std::string& spec, std::span<const int32_t> prompt) {
   Engine engine(Model::load(path), how);
   const auto session = engine.open(spec);
   engine.prefill(*session, prompt);
@@ -50,7 +50,7 @@ class CodedWeights : public ::testing::TestWithParam<MatmulForm> {
     prompt_ = tiny_tokens(model_, 150);
   }
   std::vector<float> answer_of(const EngineOptions& how, const std::string& spec) const {
-    return answer(path_, how, spec, prompt_);
+    return answer_of_file(path_, how, spec, prompt_);
   }
   TinyModel model_;
   std::string path_;
@@ -79,8 +79,8 @@ TEST(PromptAttention, IsOfIntegersUnlessTheModelIsF32) {
     model.dtype = dtype;
     const std::string path = write_tiny_model(model);
     const std::vector<int32_t> prompt = tiny_tokens(model, 150);
-    EXPECT_EQ(test::same_bits(answer(path, options(MatmulForm::int8), "full", prompt),
-                              answer(path, options(MatmulForm::f32), "full", prompt)),
+    EXPECT_EQ(test::same_bits(answer_of_file(path, options(MatmulForm::int8), "full", prompt),
+                              answer_of_file(path, options(MatmulForm::f32), "full", prompt)),
               dtype == DType::f32)
         << traits(dtype).name;
   }

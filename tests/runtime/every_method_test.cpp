@@ -184,14 +184,9 @@ TEST_P(EveryMethod, GivesBackEveryByteWhenItEnds) {
   EXPECT_EQ(engine.pool().used_bytes(), 0u);
 }
 
-std::vector<std::string> names() {
-  std::vector<std::string> all;
-  for (const Method& method : methods()) all.emplace_back(method.name);
-  return all;
-}
-INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod, ::testing::ValuesIn(names()),
+INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod, ::testing::ValuesIn(method_names()),
                          [](const auto& info) { return info.param; });
-INSTANTIATE_TEST_SUITE_P(Methods, Neutral, ::testing::ValuesIn(names()),
+INSTANTIATE_TEST_SUITE_P(Methods, Neutral, ::testing::ValuesIn(method_names()),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

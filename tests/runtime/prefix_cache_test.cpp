@@ -73,12 +73,7 @@ TEST_P(PrefixOfMethod, ChangesNoBitOfAnAnswer) {
   }
 }
 
-std::vector<std::string> names() {
-  std::vector<std::string> all;
-  for (const Method& method : methods()) all.emplace_back(method.name);
-  return all;
-}
-INSTANTIATE_TEST_SUITE_P(Methods, PrefixOfMethod, ::testing::ValuesIn(names()),
+INSTANTIATE_TEST_SUITE_P(Methods, PrefixOfMethod, ::testing::ValuesIn(method_names()),
                          [](const auto& info) { return info.param; });
 
 TEST(PrefixCache, ChangesNoBitInAnyPageFormatNorForBeginningsThatFillNoPage) {

@@ -28,7 +28,7 @@ size_t resident() {
 }
 
 // Little to compute and much to hold: 128 KiB per token.
-std::shared_ptr<const Model> wide_model() {
+std::shared_ptr<const Model> large_model() {
   static const auto model = [] {
     TinyModel tiny;
     tiny.name = "wide";
@@ -53,7 +53,7 @@ size_t warmed_up(Engine& engine, size_t tokens) {
 
 TEST(ResidentMemory, FollowsWhatSessionsHold) {
   if (kSanitized) GTEST_SKIP() << "sanitizers hold memory of their own";
-  Engine engine(wide_model(), tiny_options(1, 64, 512 * kMiB));
+  Engine engine(large_model(), tiny_options(1, 64, 512 * kMiB));
   const size_t base = warmed_up(engine, 150);
   const PagePool& pool = engine.pool();
   // An empty slab may wait for each size of page, and kIdleBytes of freed pages among used ones; of
@@ -103,7 +103,7 @@ TEST(ResidentMemory, OfManySessionsStaysWithinTheLimitAndATwentieth) {
     const auto rest =
         tiny_tokens(tiny_model("llama"), 1 + static_cast<int>(random.below(300)), random.next());
     request.prompt.insert(request.prompt.end(), rest.begin(), rest.end());
-    Engine engine(wide_model(), tiny_options(2, 512, 512 * kMiB));
+    Engine engine(large_model(), tiny_options(2, 512, 512 * kMiB));
     const auto session = engine.open(request.spec);
     engine.make_up(*session, request.prompt);
     need += engine.pool().used_bytes();
@@ -111,7 +111,7 @@ TEST(ResidentMemory, OfManySessionsStaysWithinTheLimitAndATwentieth) {
   }
   EngineOptions options = tiny_options(2, 512, need / 4);
   options.reuse_prefixes = true;
-  Engine engine(wide_model(), options);
+  Engine engine(large_model(), options);
   const size_t base = warmed_up(engine, 360), limit = engine.pool().limit_bytes();
   EXPECT_GT(limit, 80 * kMiB) << "too little for a twentieth of it to be seen";
   engine.prefixes()->release(limit);

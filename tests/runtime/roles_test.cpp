@@ -51,7 +51,7 @@ std::shared_ptr<Policy> keeping_everything() {
   return policy;
 }
 
-std::vector<std::string> names() {
+std::vector<std::string> readers() {
   std::vector<std::string> names;
   for (const test::TinyModel& m : test::tiny_models()) names.push_back(m.name);
   return names;
@@ -131,7 +131,7 @@ TEST_P(TileReaders, AnswerTheSameHoweverThePromptIsCutIntoTiles) {
           << tile;
 }
 
-INSTANTIATE_TEST_SUITE_P(Roles, TileReaders, ::testing::ValuesIn(names()),
+INSTANTIATE_TEST_SUITE_P(Roles, TileReaders, ::testing::ValuesIn(readers()),
                          [](const auto& info) { return info.param; });
 
 TEST(TileReaders, ChangeAnswersWhenTheyReadLess) {
@@ -275,7 +275,7 @@ TEST(Probes, SeeTheWholePromptLikeAFurtherTurn) {
 }
 
 TEST(Probes, LeaveNothingInTheCacheButScores) {
-  for (const std::string& name : names()) {
+  for (const std::string& name : readers()) {
     SCOPED_TRACE(name);
     const auto prompt = tiny_tokens(tiny_model(name), 120);
     Engine engine(model_of(name), options(2, 50));

@@ -14,7 +14,7 @@
 namespace pith::test {
 namespace {
 
-std::vector<std::string> names() {
+std::vector<std::string> architectures() {
   std::vector<std::string> names;
   for (const TinyModel& m : tiny_models()) names.push_back(m.name);
   return names;
@@ -61,7 +61,7 @@ TEST_P(EveryArchitecture, CodedPagesAnswerNearlyLikePlainOnes) {
   EXPECT_LT(distance(logits("full:cache=bf16")), 5e-3);
 }
 
-INSTANTIATE_TEST_SUITE_P(Session, EveryArchitecture, ::testing::ValuesIn(names()),
+INSTANTIATE_TEST_SUITE_P(Session, EveryArchitecture, ::testing::ValuesIn(architectures()),
                          [](const auto& info) { return info.param; });
 
 TEST(Session, ASecondTurnSeesTheFirst) {

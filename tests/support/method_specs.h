@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "policy/describe.h"
@@ -29,6 +30,12 @@ inline std::string neutral_options(std::string_view name, const std::string& bud
   if (name == "tiers") return "f16=1,q4=0,q2=0";
   if (name == "route" || name == "lazyllm") return "steps=0:1.0";
   return {};
+}
+
+inline std::vector<std::string> method_names() {
+  std::vector<std::string> all;
+  for (const Method& method : methods()) all.emplace_back(method.name);
+  return all;
 }
 
 // "name:budget=...", with a calibration file if it needs one, and without a budget if it takes

@@ -11,7 +11,7 @@ namespace {
 using Ids = std::vector<int32_t>;
 using Names = std::vector<std::string>;
 
-Names encoded(const Tokenizer& tokenizer, std::string_view text, bool parse_special = false) {
+Names pieces_of(const Tokenizer& tokenizer, std::string_view text, bool parse_special = false) {
   Names out;
   for (const int32_t token : tokenizer.encode(text, parse_special))
     out.emplace_back(tokenizer.name(token));
@@ -23,42 +23,42 @@ const std::string kBlank = "\xc4\xa0";  // the letter of the byte 0x20
 TEST(ByteLevelBpe, MergesInTheOrderOfTheList) {
   const auto owned = small_byte_level({"l o", "lo w", "e r", kBlank + " low"});
   const auto tokenizer = make_tokenizer(owned->spec);
-  EXPECT_EQ(encoded(*tokenizer, "lower low"), (Names{"low", "er", kBlank + "low"}));
-  EXPECT_EQ(encoded(*tokenizer, ""), Names{});
+  EXPECT_EQ(pieces_of(*tokenizer, "lower low"), (Names{"low", "er", kBlank + "low"}));
+  EXPECT_EQ(pieces_of(*tokenizer, ""), Names{});
 }
 
 TEST(ByteLevelBpe, GivesTheEarlierMergeOfAWordItsWay) {
-  EXPECT_EQ(encoded(*make_tokenizer(small_byte_level({"b c", "a b"})->spec), "abc"),
+  EXPECT_EQ(pieces_of(*make_tokenizer(small_byte_level({"b c", "a b"})->spec), "abc"),
             (Names{"a", "bc"}));
-  EXPECT_EQ(encoded(*make_tokenizer(small_byte_level({"a b", "b c"})->spec), "abc"),
+  EXPECT_EQ(pieces_of(*make_tokenizer(small_byte_level({"a b", "b c"})->spec), "abc"),
             (Names{"ab", "c"}));
-  EXPECT_EQ(encoded(*make_tokenizer(small_byte_level({"a a"})->spec), "aaaaa"),
+  EXPECT_EQ(pieces_of(*make_tokenizer(small_byte_level({"a a"})->spec), "aaaaa"),
             (Names{"aa", "aa", "a"}));
 }
 
 TEST(ByteLevelBpe, NeverMergesAcrossWords) {
   const auto tokenizer = make_tokenizer(small_byte_level({"w " + kBlank, "! 1", "a b"})->spec);
-  EXPECT_EQ(encoded(*tokenizer, "low low"), (Names{"l", "o", "w", kBlank, "l", "o", "w"}));
-  EXPECT_EQ(encoded(*tokenizer, "!1ab"), (Names{"!", "1", "ab"}));
+  EXPECT_EQ(pieces_of(*tokenizer, "low low"), (Names{"l", "o", "w", kBlank, "l", "o", "w"}));
+  EXPECT_EQ(pieces_of(*tokenizer, "!1ab"), (Names{"!", "1", "ab"}));
 }
 
 TEST(ByteLevelBpe, TakesAWordThatIsATokenAtOnceWhereItsPreTokeniserSaysSo) {
   const auto owned = small_byte_level({"a b"});
   add_token(*owned, "abc", kNormal);  // no merge makes it
-  EXPECT_EQ(encoded(*make_tokenizer(owned->spec), "abc"), (Names{"ab", "c"}));
+  EXPECT_EQ(pieces_of(*make_tokenizer(owned->spec), "abc"), (Names{"ab", "c"}));
   owned->spec.pre = "llama-bpe";
-  EXPECT_EQ(encoded(*make_tokenizer(owned->spec), "abc"), (Names{"abc"}));
-  EXPECT_EQ(encoded(*make_tokenizer(owned->spec), "abcabc"), (Names{"ab", "c", "ab", "c"}));
+  EXPECT_EQ(pieces_of(*make_tokenizer(owned->spec), "abc"), (Names{"abc"}));
+  EXPECT_EQ(pieces_of(*make_tokenizer(owned->spec), "abcabc"), (Names{"ab", "c", "ab", "c"}));
 }
 
 TEST(ByteLevelBpe, TakesTheLongestSpecialTokenThatStartsFirst) {
   const auto owned = small_byte_level({}, {"<a>", "<a><b>", "<b>", "<a><b><c>!"});
   const auto tokenizer = make_tokenizer(owned->spec);
-  EXPECT_EQ(encoded(*tokenizer, "<a><b><a><b><c>", true),
+  EXPECT_EQ(pieces_of(*tokenizer, "<a><b><a><b><c>", true),
             (Names{"<a><b>", "<a><b>", "<", "c", ">"}));
-  EXPECT_EQ(encoded(*tokenizer, "x<a><a><b><c>!<b", true),
+  EXPECT_EQ(pieces_of(*tokenizer, "x<a><a><b><c>!<b", true),
             (Names{"x", "<a>", "<a><b><c>!", "<", "b"}));
-  EXPECT_EQ(encoded(*tokenizer, "<b>"), (Names{"<", "b", ">"}));
+  EXPECT_EQ(pieces_of(*tokenizer, "<b>"), (Names{"<", "b", ">"}));
 }
 
 TEST(ByteLevelBpe, TakesUserDefinedTokensEvenWhereSpecialOnesAreText) {
@@ -66,7 +66,7 @@ TEST(ByteLevelBpe, TakesUserDefinedTokensEvenWhereSpecialOnesAreText) {
   add_token(*owned, "    ", kUserDefined);
   add_token(*owned, "\xc3\xb5", kUserDefined);
   const auto tokenizer = make_tokenizer(owned->spec);
-  EXPECT_EQ(encoded(*tokenizer, "a     \xc3\xb5<end>"),
+  EXPECT_EQ(pieces_of(*tokenizer, "a     \xc3\xb5<end>"),
             (Names{"a", "    ", kBlank, "\xc3\xb5", "<", "e", "n", "d", ">"}));
   const std::string text = "a     \xc3\xb5<end>";
   EXPECT_EQ(tokenizer->decode(tokenizer->encode(text, false)), text);
@@ -103,9 +103,9 @@ TEST(ByteLevelBpe, MarksWhatItCannotSpellAsUnknown) {
   for (const char* name : {"a", "b", "ab", "<unk>"}) add_token(owned, name, kNormal);
   owned.spec.types.back() = kUnknown;
   owned.spec.merges = {"a b"};
-  EXPECT_EQ(encoded(*make_tokenizer(owned.spec), "abc"), (Names{"ab"}));
+  EXPECT_EQ(pieces_of(*make_tokenizer(owned.spec), "abc"), (Names{"ab"}));
   owned.spec.unknown = 3;
-  EXPECT_EQ(encoded(*make_tokenizer(owned.spec), "abc"), (Names{"ab", "<unk>"}));
+  EXPECT_EQ(pieces_of(*make_tokenizer(owned.spec), "abc"), (Names{"ab", "<unk>"}));
 }
 
 TEST(ByteLevelBpe, LettersOfAllBytesAreDistinctAndLeadBack) {
