@@ -47,8 +47,8 @@ const Command kDistillCommand = {
     "any libtorch will do, that of an installed PyTorch too, if CMAKE_PREFIX_PATH leads to it. "
     "Then build with -DPITH_TRAIN=ON.",
     "$ pith distill pith-ref-distill.json --threads 4\n"
-    "$ pith run -m model.gguf --opening report.txt --prompts questions.txt "
-    "--kv kvdistill:adapter=run/name.adapter.gguf,budget=0.1",
+    "$ pith run -m model.gguf --opening report.txt --prompts questions.txt \\\n"
+    "    --kv kvdistill:adapter=run/name.adapter.gguf,budget=0.1",
     setup,
 };
 
