@@ -32,7 +32,7 @@ json() {
 }
 
 "$pith" eval --list --json >"$dir/list" || fail "--list"
-json "$dir/list" 'len(j) == 29 and sum(t["suite"] == "ruler" for t in j) == 13'
+json "$dir/list" 'len(j) >= 29 and sum(t["suite"] == "ruler" for t in j) == 13'
 
 "$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 # The model answers a name with what followed it; here RULER's form of a question ends in a name.
@@ -59,7 +59,7 @@ json "$dir/a" '{r["protocol"] for r in j} == {"query-aware", "query-agnostic"}'
 
 # A cache that a context's questions share counts as if it were not shared: nothing but page ends
 # differs between the protocols.
-"$pith" eval -m "$dir/recall.gguf" --lengths 1024 --task scbench_kv_requests,scbench_mf \
+"$pith" eval -m "$dir/recall.gguf" --lengths 640 --task scbench_mf_requests,scbench_mf \
   --samples 1 --protocol both --json >"$dir/e" || fail "several questions"
 json "$dir/e" 'len(j) == 6 and max(r["cache_share"] for r in j) < 1.25 * min(r["cache_share"] for r in j)'
 
