@@ -1,16 +1,7 @@
 #!/bin/sh
 # pith chat, driven through a pipe: one answer after the other over one cache that holds every turn
 # once. Usage: chat_test.sh PITH BUILD_DIR
-set -u
-pith=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
+. tests/apps/common.sh
 
 python3 tests/support/make_hf_folder.py "$dir/hf" || fail "make_hf_folder.py"
 model=$dir/model.gguf
@@ -62,20 +53,12 @@ grep -q '^/clear ' "$dir/out" || fail "/help: $(cat "$dir/out")"
 grep -q 'no command /halp' "$dir/out" || fail "/halp: $(cat "$dir/out")"
 grep -qxF "$(cat "$dir/first")" "$dir/out" && fail "/quit went on"
 
-# refused CODE TEXT WORDS... : the command ends with CODE and one line on stderr that holds TEXT.
-refused() {
-  want=$1
-  text=$2
-  shift 2
-  printf 'the king\n' | "$@" >"$dir/out" 2>"$dir/err"
-  code=$?
-  [ "$code" = "$want" ] || fail "$* ended with $code, not $want: $(cat "$dir/err")"
-  [ "$(wc -l <"$dir/err")" = 1 ] || fail "$* said: $(cat "$dir/err")"
-  grep -qF -e "$text" "$dir/err" || fail "$* said: $(cat "$dir/err")"
+chat_once() {
+  printf 'the king\n' | chat "$@"
 }
-refused 2 "known: phi4, chatml" chat --chat-template chatlm
-refused 1 "raise the other with -c" chat -c 8
-refused 1 "--kv-memory" chat --kv-memory 16KiB
+refused 2 "known: phi4, chatml" chat_once --chat-template chatlm
+refused 1 "raise the other with -c" chat_once -c 8
+refused 1 "--kv-memory" chat_once --kv-memory 16KiB
 "$pith" demo --tokens 256 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo --keep"
 refused 1 "has no tokenizer.chat_template" "$pith" chat -m "$dir/recall.gguf"
 

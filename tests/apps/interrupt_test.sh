@@ -1,16 +1,7 @@
 #!/bin/sh
 # Ctrl-C in the middle of a long command: exit code 130, one sentence, no partial file.
 # Usage: interrupt_test.sh PITH BUILD_DIR
-set -u
-pith=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
+. tests/apps/common.sh
 
 # The signal is sent when the temporary file has appeared, so the work is in its middle. A fifo
 # as input would be simpler, but models are mapped.

@@ -1,32 +1,7 @@
 #!/bin/sh
 # pith run --prompts: the answers are those of single runs, in order, whatever is shared and however
 # little memory there is; figures, refusals, Ctrl-C. Usage: prompts_test.sh PITH BUILD_DIR
-set -u
-pith=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
-
-refused() {
-  want=$1
-  text=$2
-  shift 2
-  "$@" >"$dir/out" 2>"$dir/err" </dev/null
-  code=$?
-  [ "$code" = "$want" ] || fail "$* ended with $code, not $want: $(cat "$dir/err")"
-  [ "$(wc -l <"$dir/err")" = 1 ] || fail "$* said: $(cat "$dir/err")"
-  grep -qF -e "$text" "$dir/err" || fail "$* said: $(cat "$dir/err")"
-}
-
-json() {
-  python3 -c 'import json, sys; j = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), j' \
-    "$1" "$2" || fail "$2"
-}
+. tests/apps/common.sh
 
 python3 tests/support/make_checkpoint.py "$dir"
 model=$dir/model.gguf

@@ -1,16 +1,7 @@
 #!/bin/sh
 # pith trace: what it writes can be recomputed from the tensors it writes; its errors are sentences
 # and leave no file. Usage: trace_test.sh PITH BUILD_DIR
-set -u
-pith=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
+. tests/apps/common.sh
 
 "$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 prompt="Luni toru."
@@ -37,20 +28,13 @@ for head in last["heads"]:
     assert set(head["kept"]) <= set(last["row_tokens"]) and 0 < head["mass_kept"] <= 1.0001
 PY
 
-refused() {
-  code=$1 sentence=$2
-  shift 2
-  "$pith" trace "$@" >"$dir/out" 2>"$dir/err"
-  [ $? = "$code" ] || fail "trace $* should end with $code"
-  grep -q -- "$sentence" "$dir/err" || fail "trace $* said: $(cat "$dir/err")"
-}
 m="-m $dir/recall.gguf -p Luni"
-refused 2 "name a file with -o or --html" $m
-refused 2 "ends in neither .json nor .npz" $m -o "$dir/x.txt"
-refused 2 "are written to an .npz file" $m -o "$dir/x.json" --tensors 0
-refused 2 "names layers from 0 to 3" $m -o "$dir/x.npz" --tensors 2,4
-refused 2 "names layers from 0 to 3" $m -o "$dir/x.npz" --tensors 3-1
-refused 1 "No such file" $m -o "$dir/none/x.json"
+refused 2 "name a file with -o or --html" "$pith" trace $m
+refused 2 "ends in neither .json nor .npz" "$pith" trace $m -o "$dir/x.txt"
+refused 2 "are written to an .npz file" "$pith" trace $m -o "$dir/x.json" --tensors 0
+refused 2 "names layers from 0 to 3" "$pith" trace $m -o "$dir/x.npz" --tensors 2,4
+refused 2 "names layers from 0 to 3" "$pith" trace $m -o "$dir/x.npz" --tensors 3-1
+refused 1 "No such file" "$pith" trace $m -o "$dir/none/x.json"
 [ ! -e "$dir/x.npz" ] && [ ! -e "$dir/x.json" ] || fail "a refused trace left a file"
 
 [ $failures = 0 ] && echo "ok"
