@@ -17,7 +17,7 @@ std::string joined(const std::vector<std::string>& words, std::string_view betwe
 }
 
 std::vector<std::string> method_names() {
-  std::vector<std::string> names;
+  std::vector<std::string> names = {"auto"};
   for (const Method& method : methods()) names.emplace_back(method.name);
   return names;
 }

@@ -102,6 +102,7 @@ void read_prompt(Engine& engine, Session& session, std::span<const int32_t> prom
   } turns[] = {{0, span->first, Turn::whole},
                {span->first, span->last, Turn::compressed},
                {span->last, prompt.size(), Turn::whole}};
+  session.coming_tokens = static_cast<int>(prompt.size());
   for (const auto& [first, last, turn] : turns)
     if (first < last) engine.prefill(session, prompt.subspan(first, last - first), monitor, turn);
 }

@@ -96,9 +96,32 @@ void write(JsonWriter& json, const MethodHelp& help) {
   json.end().end();
 }
 
+void explain_auto(const std::string& format) {
+  if (format == "json") {
+    JsonWriter json;
+    json.object().key("name").value("auto").key("options");
+    write_options(json, describe_auto_options());
+    std::fputs(json.end().text().c_str(), stdout);
+    return;
+  }
+  std::string text = "auto: choose the spec that suits a prompt\n\n";
+  for (const std::string_view paragraph : describe_auto()) {
+    std::string plain(paragraph);
+    std::erase(plain, '`');
+    text += wrap(plain, kWidth, 0) + "\n";
+  }
+  text += "Options\n";
+  for (const OptionDoc& option : describe_auto_options()) text += option_line(option);
+  std::fputs(text.c_str(), stdout);
+}
+
 int run_methods(const MethodsOptions& options) {
   if (options.markdown) {
     std::fputs(methods_markdown().c_str(), stdout);
+    return 0;
+  }
+  if (options.name == "auto") {
+    explain_auto(options.format);
     return 0;
   }
   std::vector<MethodHelp> chosen;
@@ -148,7 +171,9 @@ const Command kMethodsCommand = {
     "list the compression methods, or explain one",
     "A spec is one method or several joined by '+', each with its options: "
     "fastkv:tsp_rate=0.2,budget=0.1. 'budget' is rows per head (2048), a share of the prompt (0.1) "
-    "or bytes of the session (512MiB). Two methods that fill the same role are refused.",
+    "or bytes of the session (512MiB). Two methods that fill the same role are refused. "
+    "'auto' stands for the spec that suits a prompt, by what 'pith calibrate profile' measured; "
+    "'pith methods auto' explains it.",
     "$ pith methods\n"
     "$ pith methods fastkv",
     setup,

@@ -99,6 +99,13 @@ bool ProgressBar::stopped() const {
   return interrupted();
 }
 
+void ProgressBar::warn(std::string_view sentence) {
+  erase();
+  const std::lock_guard lock(mutex_);
+  if (!said_.emplace(sentence).second) return;
+  std::fprintf(stderr, "pith: %.*s\n", static_cast<int>(sentence.size()), sentence.data());
+}
+
 void ProgressBar::progress(std::string_view what, int64_t done, int64_t total) {
   if (!shown_) return;
   const std::lock_guard lock(mutex_);

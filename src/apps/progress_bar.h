@@ -8,7 +8,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -31,6 +33,7 @@ class ProgressBar final : public Monitor {
   ~ProgressBar() override;
 
   void progress(std::string_view what, int64_t done, int64_t total) override;
+  void warn(std::string_view sentence) override;  // a line on stderr, terminal or not, once
   bool stopped() const override;
   void erase();  // before printing while the work goes on
 
@@ -39,6 +42,7 @@ class ProgressBar final : public Monitor {
   std::mutex mutex_;
   bool shown_, blocks_;
   bool drawn_ = false;
+  std::set<std::string, std::less<>> said_;
   std::string what_;
   Clock::time_point start_, last_;
 };

@@ -142,6 +142,9 @@ int run(const RunOptions& options) {
     JsonWriter json;
     json.object().key("model").value(options.engine.model);
     json.key("spec").value(session->policy->spec).key("seed").value(sampling.seed);
+    json.key("warnings").array();
+    for (const std::string& warning : session->warnings) json.value(warning);
+    json.end();
     generated.write(json);
     std::fputs(json.end().text().c_str(), stdout);
   } else {

@@ -121,6 +121,9 @@ class Run {
       show();
     }
     flush_output();
+    for (const Item& item : items_)
+      for (const std::string& warning : item.answer.warnings)
+        std::fprintf(stderr, "pith: %s: %s\n", item.prompt.where.c_str(), warning.c_str());
     if (!options_.json && !options_.quiet) {
       for (const std::string& sentence : sentences())
         std::fprintf(stderr, "%s\n", sentence.c_str());
@@ -282,6 +285,9 @@ class Run {
     json.object().key("model").value(options_.engine.model).key("answers").array();
     for (const Item& item : items_) {
       json.object().key("where").value(item.prompt.where).key("spec").value(item.spec);
+      json.key("warnings").array();
+      for (const std::string& warning : item.answer.warnings) json.value(warning);
+      json.end();
       json.key("seed").value(item.seed).key("text").value(item.text).key("tokens").array();
       for (const int32_t token : item.answer.tokens) json.value(token);
       json.end().key("finish").value(item.finish());

@@ -79,6 +79,10 @@ void add_calibration(const std::string& path, std::string_view model_digest,
   writer.set_text(own + "made_by", origin.made_by);
   writer.set_u64(own + "seed", origin.seed);
   if (!origin.text_digest.empty()) writer.set_text(own + "text_digest", origin.text_digest);
+  for (const CalibrationNote& note : origin.notes) {
+    PITH_CHECK(of_kind(note.name, origin.kind), "a calibration's notes carry its name");
+    writer.set_texts(std::string(kOurs) + note.name, note.texts);
+  }
 
   std::vector<const GgufTensor*> kept;
   if (before)

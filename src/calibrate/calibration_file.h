@@ -24,6 +24,7 @@ struct CalibrationOrigin {
   std::string made_by;           // the command
   std::string text_digest = {};  // of the text it read; empty: none
   uint64_t seed = 0;
+  std::vector<CalibrationNote> notes = {};  // their names begin with the kind, too
 };
 
 // Sixteen hex digits that name a text or token ids.

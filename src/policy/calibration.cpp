@@ -11,6 +11,7 @@ namespace {
 constexpr std::string_view kType = "general.type", kTypeName = "calibration";
 constexpr std::string_view kDigest = "pith.calibration.model";
 constexpr std::string_view kMadeBy = "pith.calibration.made_by";
+constexpr std::string_view kNotes = "pith.calibration.";
 
 class FromFile final : public Calibration {
  public:
@@ -27,7 +28,19 @@ class FromFile final : public Calibration {
     return file_->floats(name, static_cast<int64_t>(expected));
   }
 
+  size_t size(std::string_view name) const override {
+    return file_->has_tensor(name) ? static_cast<size_t>(file_->tensor(name).elements()) : 0;
+  }
+
+  std::vector<std::string> texts(std::string_view name) const override {
+    const std::string key = std::string(kNotes) + std::string(name);
+    if (!file_->has(key)) return {};
+    const std::vector<std::string_view> found = file_->texts(key);
+    return {found.begin(), found.end()};
+  }
+
   std::string_view model_digest() const override { return digest_; }
+  std::string path() const override { return file_->path(); }
 
  private:
   std::shared_ptr<const GgufFile> file_;
@@ -42,7 +55,10 @@ class Blank final : public Calibration {
     return zeros_.emplace_back(expected, 0.0f);
   }
 
+  size_t size(std::string_view) const override { return 0; }
+  std::vector<std::string> texts(std::string_view) const override { return {}; }
   std::string_view model_digest() const override { return {}; }
+  std::string path() const override { return {}; }
 
  private:
   mutable std::deque<std::vector<float>> zeros_;  // spans into them stay valid

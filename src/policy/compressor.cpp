@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "policy/guard.h"
 #include "policy/observer.h"
 #include "policy/select.h"
 #include "policy/timer.h"
@@ -171,6 +172,14 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
   const int64_t hidden = hidden_rows(tap.layer, tap.rows.positions);
   const ConstMat visible = {scores.data + hidden, {scores.dim[0], rows - hidden}, scores.stride};
   policy_.budget->assign(Board(*this, tap.layer, visible, &tap), prompt_.table);
+  std::vector<float> attention;
+  Mat mass;
+  if (guards()) {
+    attention.resize(fresh.size());
+    mass = Mat::packed(attention.data(), {tap.shape.heads, rows});
+    policy_.guard->scorer->score_prompt(tap, mass);
+    guard_heads(tap, scores, mass, static_cast<int>(hidden));
+  }
   write_layer(tap, scores);
   if (tap.observer) tap.observer->layer_ended(tap, scores, prompt_.table);
   prompt_.stats.layers_revised += revise_earlier(tap.layer);
@@ -187,6 +196,7 @@ StreamPlan Compressor::end_layer(const LayerTap& given) {
     if (static_cast<int64_t>(next.rows.size()) == rows && !next.restart && !next.renumber)
       next.rows.clear();  // everything travels: nothing to gather
   }
+  if (mass.data != nullptr) guard_tokens(tap, mass, next);
   if (calls_back(tap.layer) && !next.rows.empty()) keep_dropped(tap, next.rows);
   if (next.renumber)
     prompt_.renumbered = static_cast<int>(next.rows.empty() ? rows : next.rows.size());
@@ -205,8 +215,12 @@ void Compressor::share_after_probe() {
 void Compressor::restart() {
   store_.rewind();
   prompt_.table = everything(store_.shape());
-  prompt_.stats.rows_kept = prompt_.stats.layers_revised = 0;
-  prompt_.stats.score_seen = prompt_.stats.score_kept = 0;
+  CompressionStats stats;
+  stats.rows_seen = prompt_.stats.rows_seen;
+  stats.rows_recoded = prompt_.stats.rows_recoded;
+  stats.prompt_seconds = prompt_.stats.prompt_seconds;
+  prompt_.stats = stats;
+  prompt_.least.clear();
 }
 
 // Chooses among the rows of the layer for each head, and stores what is kept.
@@ -430,6 +444,11 @@ void Compressor::end_prompt(PromptObserver* observer) {
   stats_.rows_recoded += prompt_.stats.rows_recoded;
   stats_.score_seen += prompt_.stats.score_seen;
   stats_.score_kept += prompt_.stats.score_kept;
+  stats_.rows_guarded += prompt_.stats.rows_guarded;
+  stats_.tokens_guarded += prompt_.stats.tokens_guarded;
+  stats_.heads_short += prompt_.stats.heads_short;
+  stats_.mass_seen += prompt_.stats.mass_seen;
+  stats_.mass_kept += prompt_.stats.mass_kept;
   stats_.prompt_seconds += prompt_.stats.prompt_seconds;
   prompt_ = {};
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "policy/auto_choice.h"
+
 namespace pith {
 namespace {
 
@@ -105,6 +107,35 @@ std::vector<OptionDoc> describe_common_options() {
   return {options.docs().begin(), options.docs().end()};
 }
 
+std::vector<OptionDoc> describe_auto_options() {
+  CommonOptions common;
+  Options options = Options::describing("auto", common);
+  (void)read_auto(options, reference_shape(), {});
+  return {options.docs().begin(), options.docs().end()};
+}
+
+std::vector<std::string_view> describe_auto() {
+  return {
+      "`auto` is no method: it stands for the spec that suits a prompt, and is chosen when the "
+      "first "
+      "prompt is there. `auto:quality=0.98,calibration=FILE` takes, of all specs that kept that "
+      "share "
+      "of the full cache's score where `pith calibrate profile` measured them at lengths like the "
+      "prompt's, the one with the fewest bytes; `memory=512MiB` and `ttft=2s` rule out what holds "
+      "or "
+      "takes more, and without `quality` the best score within them is taken. What nothing "
+      "measured "
+      "gives is refused with what is nearest.",
+      "While the prompt is compressed a guard counts the attention of its last queries: a head "
+      "that "
+      "keeps less of it than it did, at least, on the prompts of the profile keeps more rows. A "
+      "prompt "
+      "that does not compress well therefore takes more memory; where `memory` forbids that, or a "
+      "promise is not kept, the session carries a warning. A choice holds for a session; its "
+      "further "
+      "turns are compressed by the same spec."};
+}
+
 std::string methods_markdown() {
   std::string text =
       "# Methods\n\n"
@@ -141,6 +172,10 @@ std::string methods_markdown() {
       "one budget over all turns.\n"
       "- In layers with a sliding window, rows that no later query can see are dropped whatever "
       "the method, and are not counted.\n";
+  text += "\n## auto\n\n";
+  for (const std::string_view paragraph : describe_auto()) text += std::string(paragraph) + "\n\n";
+  text += "[auto.md](auto.md) has the rules and what they reach.\n\n";
+  text += table(describe_auto_options());
   for (const Method& m : methods()) text += section(describe(m));
   return text;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "policy/registry.h"
@@ -19,6 +20,11 @@ struct MethodHelp {
 MethodHelp describe(const Method& method);
 // Options that every spec understands, with the defaults of methods that have no opinion.
 std::vector<OptionDoc> describe_common_options();
+
+// Of `auto`, which is no method: it chooses a spec.
+std::vector<OptionDoc> describe_auto_options();
+// What `auto` does, a paragraph each.
+std::vector<std::string_view> describe_auto();
 
 // docs/methods.md
 std::string methods_markdown();

@@ -4,7 +4,9 @@
 
 #include "base/error.h"
 #include "gguf/names.h"
+#include "policy/auto_choice.h"
 #include "policy/defaults.h"
+#include "policy/guard.h"
 
 namespace pith {
 namespace {
@@ -18,6 +20,8 @@ struct MethodText {
   std::string name;
   OptionList options;
 };
+
+constexpr std::string_view kAuto = "auto";  // no method: it chooses among specs
 
 [[noreturn]] void refuse(const std::string& sentence) {
   throw Error(Errc::bad_option, sentence);
@@ -55,9 +59,9 @@ std::string unquoted(std::string_view value) {
 MethodText parse_method(std::string_view text) {
   const size_t colon = text.find(':');
   MethodText method{std::string(trimmed(text.substr(0, colon))), {}};
-  if (!find_method(method.name)) {
-    std::vector<std::string_view> names;
-    std::string all;
+  if (!find_method(method.name) && method.name != kAuto) {
+    std::vector<std::string_view> names = {kAuto};
+    std::string all(kAuto);
     for (const Method& m : methods()) {
       names.push_back(m.name);
       all += (all.empty() ? "" : ", ") + std::string(m.name);
@@ -93,6 +97,8 @@ std::vector<MethodText> parse_spec(std::string_view spec) {
     for (size_t i = 0; i + 1 < parsed.size(); ++i)
       if (parsed[i].name == parsed.back().name) refuse("'" + parsed[i].name + "' is named twice");
   }
+  if (parsed.size() > 1 && std::ranges::count(parsed, kAuto, &MethodText::name) > 0)
+    refuse("'auto' chooses a whole spec and stands alone");
   return parsed;
 }
 
@@ -228,6 +234,7 @@ Demand Policy::demand() const {
   Demand demand = scorer->demand();
   if (budget) unite(demand, budget->demand());
   if (router) unite(demand, router->demand());
+  if (guard) demand.window_queries = std::max(demand.window_queries, kMassQueries);
   demand.layer_queries = tile_reader && tile_reader->looks();
   demand.decode_probs &= reduce_every > 0;
   return demand;
@@ -315,9 +322,10 @@ void read_common_options(Options& o, const KvShape& shape, Policy& policy) {
   read_formats(o, shape, policy);
 }
 
-std::shared_ptr<const Policy> make_policy(std::string_view spec, const KvShape& shape,
-                                          std::string_view model_digest) {
-  std::vector<MethodText> parsed = parse_spec(spec);
+namespace {
+
+std::shared_ptr<Policy> build_policy(std::vector<MethodText> parsed, const KvShape& shape,
+                                     std::string_view model_digest) {
   CommonOptions common;
   std::vector<Options> options;  // all of them first: common options may stand behind any method
   options.reserve(parsed.size());
@@ -337,6 +345,53 @@ std::shared_ptr<const Policy> make_policy(std::string_view spec, const KvShape& 
   policy->spec = named + tail;
   for (size_t i = 1; i < options.size(); ++i) policy->spec += "+" + options[i].canonical();
   (void)policy->demand();  // refuses roles that cannot live together
+  return policy;
+}
+
+// Keeps everything until the first prompt is there.
+std::shared_ptr<Policy> undecided_policy(MethodText&& method, const KvShape& shape,
+                                         std::string_view model_digest) {
+  for (const auto& [key, value] : method.options)
+    if (CommonOptions::has(key)) refuse("auto: '" + key + "' is what it chooses; leave it out");
+  CommonOptions common;
+  Options options(kAuto, std::move(method.options), common, model_digest);
+  Undecided undecided = read_auto(options, shape, model_digest);
+  options.finish();
+  auto policy = build_policy(parse_spec("full"), shape, model_digest);
+  policy->spec = options.canonical();
+  policy->undecided = std::make_shared<const Undecided>(std::move(undecided));
+  return policy;
+}
+
+}  // namespace
+
+std::shared_ptr<const Policy> make_policy(std::string_view spec, const KvShape& shape,
+                                          std::string_view model_digest) {
+  std::vector<MethodText> parsed = parse_spec(spec);
+  if (parsed[0].name == kAuto) return undecided_policy(std::move(parsed[0]), shape, model_digest);
+  return build_policy(std::move(parsed), shape, model_digest);
+}
+
+std::shared_ptr<const Policy> decide(const Undecided& undecided, int prompt_tokens) {
+  Choice choice = choose(undecided.profile, undecided.wish, prompt_tokens);
+  std::shared_ptr<Policy> policy;
+  try {
+    policy = build_policy(parse_spec(choice.spec), undecided.shape, undecided.model_digest);
+  } catch (const Error& error) {
+    throw Error(error.code(), undecided.file + ": the profile's spec '" + choice.spec +
+                                  "' cannot be used: " + error.what());
+  }
+  if (!choice.floors.empty() && !policy->keeps_all() && !policy->probe) {
+    auto guard = std::make_shared<Guard>();
+    guard->floors = choice.floors;
+    // Heads that differ in length each end in a page of their own.
+    if (choice.wish.memory > 0)
+      guard->most_rows = std::max(1, rows_for_bytes(choice.wish.memory, undecided.shape,
+                                                    policy->store, policy->reader.get()) -
+                                         (policy->store.page_rows - 1));
+    policy->guard = std::move(guard);
+  }
+  policy->choice = std::make_shared<const Choice>(std::move(choice));
   return policy;
 }
 

@@ -182,6 +182,7 @@ void Engine::run_prompt(Session& session, Monitor& monitor) {
     throw;
   }
   monitor.progress(session.policy->probe ? "probe" : "prefill", total, total);
+  for (const std::string& warning : session.warnings) monitor.warn(warning);
 }
 
 void Engine::decode(std::span<Session* const> sessions, std::span<const int32_t> tokens) {
@@ -205,6 +206,7 @@ Progress Engine::read_tile(Session& session, const Monitor& monitor) {
   if (progress == Progress::done) {
     state_->check_numbers(session);
     if (prefixes) prefixes->end(session);
+    session.check_choice();
   }
   return progress;
 }

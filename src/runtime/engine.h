@@ -52,7 +52,8 @@ class Engine {
   std::unique_ptr<Session> load(const std::string& path, const SamplingOptions& sampling = {});
 
   // Reads the prompt (or a further turn) to its end; session.logits then belong to its last token.
-  // Throws no_memory if the cache limit is too small, interrupted if the monitor says so.
+  // Throws no_memory if the cache limit is too small, interrupted if the monitor says so. The
+  // monitor hears Session::warnings.
   void prefill(Session& session, std::span<const int32_t> tokens,
                Monitor& monitor = Monitor::silent(), Turn turn = Turn::by_policy);
   // For benchmarks: the same life of the session, with random keys, values and queries instead of

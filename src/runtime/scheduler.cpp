@@ -234,6 +234,7 @@ void Scheduler::read_tile(const Monitor& monitor) {
       return;
     }
     job->answer.reused_tokens = job->session->reused_tokens;
+    job->answer.warnings = job->session->warnings;
     if (progress == Progress::done && job->session->tokens.size() < job->request.prompt.size()) {
       if (engine_.prefixes()) engine_.prefixes()->keep_opening(*job->session);
       feed(*job);

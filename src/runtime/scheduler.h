@@ -53,6 +53,7 @@ struct Answer {
   int preemptions = 0;
   int reused_tokens = 0;                          // of the prompt, that other prompts had computed
   int64_t rows_squeezed = 0, pages_squeezed = 0;  // over all heads
+  std::vector<std::string> warnings;              // Session::warnings
 };
 
 struct SchedulerOptions {

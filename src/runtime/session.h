@@ -1,11 +1,13 @@
 // One sequence: its tokens, its cache, and how far its prompt has been processed.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kv/store.h"
@@ -71,12 +73,14 @@ struct Session {
   // A copy that shares pages until either writes. Not while a prompt runs.
   std::unique_ptr<Session> fork() const;
 
-  // A prompt, or a turn on top of the cache. Throws bad_request if there are no tokens.
+  // A prompt, or a turn on top of the cache. The first prompt decides what `auto` stands for.
+  // Throws bad_request if there are no tokens, or if `auto` asks for what nothing that was measured
+  // gives.
   void feed(std::span<const int32_t> prompt, Turn turn = Turn::by_policy);
   // Drops the prompt in flight and what it wrote; the session is as it was before `feed`.
   void abandon();
 
-  const std::shared_ptr<const Policy> policy;
+  std::shared_ptr<const Policy> policy;  // of `auto`: what it chose, from the first prompt on
   PagePool& pool;
   std::unique_ptr<KvStore> store;
   Compressor compressor;
@@ -88,13 +92,25 @@ struct Session {
   PromptObserver* observer = nullptr;    // looks on while prompts are read; not owned
   PromptReuse reuse;                     // of the prompt in flight
   int reused_tokens = 0;                 // of `tokens`, that other sessions' prompts computed
+  // Of the first prompt, if it comes in several turns: what `auto` is to choose for.
+  int coming_tokens = 0;
+  // Of the newest prompt, if `auto` chose: sentences about what is not as it was asked for.
+  std::vector<std::string> warnings;
 
   Demand demand() const;  // of the policy, and of the observer
 
  private:
   Session(const Session& other, std::unique_ptr<KvStore> store);
+  friend class Engine;
   friend class Forward;
   void release_stream();
+  void decide(int tokens);
+  // The prompt is read: what came out of the choice's promise.
+  void check_choice();
+
+  std::shared_ptr<const Policy> undecided_;  // of `auto`
+  CompressionStats before_;                  // the prompt in flight
+  std::chrono::steady_clock::time_point fed_;
 };
 
 }  // namespace pith
