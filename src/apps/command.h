@@ -26,8 +26,8 @@ struct Command {
 extern const Command kRunCommand, kChatCommand, kBenchCommand, kPerplexityCommand, kEvalCommand,
     kMethodsCommand, kInspectCommand, kTokenizeCommand, kConvertCommand, kQuantizeCommand,
     kCalibrateTspCommand, kCalibrateHeadsCommand, kCalibrateEntropyCommand, kCalibrateSpansCommand,
-    kCalibrateQueriesCommand, kCalibrateBasisCommand, kDemoCommand, kTraceCommand, kTrainCommand,
-    kDistillCommand, kCompletionCommand, kManCommand;
+    kCalibrateQueriesCommand, kCalibrateBasisCommand, kCalibrateProfileCommand, kDemoCommand,
+    kTraceCommand, kTrainCommand, kDistillCommand, kCompletionCommand, kManCommand;
 
 // All of them, in the order of `pith --help`.
 std::span<const Command* const> commands();

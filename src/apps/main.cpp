@@ -37,6 +37,7 @@ constexpr const Command* kCommands[] = {
     &kCalibrateSpansCommand,
     &kCalibrateQueriesCommand,
     &kCalibrateBasisCommand,
+    &kCalibrateProfileCommand,
     &kTrainCommand,
     &kDistillCommand,
     &kCompletionCommand,

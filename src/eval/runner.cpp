@@ -152,8 +152,10 @@ std::vector<Outcome> SampleRunner::run(const Sample& sample, std::string_view sp
       if (protocol == Protocol::aware) {
         behind.insert(behind.begin(), prompt.context.begin(), prompt.context.end());
         shared = engine_.open(spec, kGreedy);
+        shared->observer = observer_;
       } else if (!shared) {
         shared = engine_.open(spec, kGreedy);
+        shared->observer = observer_;
         engine_.prefill(*shared, prompt.context, monitor);
         context_seconds = clock.seconds();
       } else {

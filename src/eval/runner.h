@@ -57,6 +57,8 @@ class SampleRunner {
   const TokenText& text() const { return text_; }
   // What is around each sample: begin token, template.
   int wrapper_tokens() const;
+  // Looks on while contexts are compressed, and further turns; null: nobody. Not owned.
+  void let_watch(PromptObserver* observer) { observer_ = observer; }
   // Greedy answers to all questions of the sample. Throws what Engine::prefill does.
   std::vector<Outcome> run(const Sample& sample, std::string_view spec, Protocol protocol,
                            Monitor& monitor);
@@ -82,6 +84,7 @@ class SampleRunner {
   const std::optional<ChatTemplate> chat_;
   std::vector<int32_t> stops_;
   const ModelText text_;
+  PromptObserver* observer_ = nullptr;
 };
 
 }  // namespace pith

@@ -39,7 +39,8 @@ std::unique_ptr<Session> Session::fork() const {
 void Session::feed(std::span<const int32_t> prompt, Turn turn) {
   PITH_CHECK(!prefill, "one prompt at a time");
   if (prompt.empty()) throw Error(Errc::bad_request, "the prompt has no tokens");
-  if (undecided_ && tokens.empty()) decide(std::max(static_cast<int>(prompt.size()), coming_tokens));
+  if (undecided_ && tokens.empty())
+    decide(std::max(static_cast<int>(prompt.size()), coming_tokens));
   before_ = compressor.stats();
   fed_ = std::chrono::steady_clock::now();
   warnings =
