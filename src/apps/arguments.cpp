@@ -229,6 +229,15 @@ void Arguments::format(std::string& into) {
   flag("--json", into, "json", "the same as -o json");
 }
 
+void Arguments::note_given(std::set<std::string>& names) {
+  for (Argument& argument : all_)
+    argument.store = [store = argument.store, name = argument.long_name,
+                      &names](const std::string& text) {
+      names.insert(name);
+      store(text);
+    };
+}
+
 std::string closest(std::string_view word, const std::vector<std::string>& known) {
   std::string best;
   // A slip is at most a third of the word, and never the whole of it.

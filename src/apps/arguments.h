@@ -11,6 +11,7 @@
 #include <deque>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -82,6 +83,8 @@ class Arguments {
   Argument& operands(std::string_view value, std::vector<std::string>& into, std::string_view doc);
   // "-o,--output md|json|csv" and "--json", which is short for the second.
   void format(std::string& into);
+  // Adds the long names of the options that are given to `names`. Behind all declarations.
+  void note_given(std::set<std::string>& names);
   // Arguments declared from here on stand under this heading.
   void section(std::string_view title) { section_ = title; }
 

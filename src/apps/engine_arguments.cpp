@@ -12,6 +12,10 @@ void declare_engine(Arguments& arguments, EngineArguments& engine, bool needs_mo
   Argument& model = arguments.option("-m,--model", engine.model, "FILE", "the model, a GGUF file")
                         .completes(Complete::file);
   if (needs_model) model.required();
+  declare_machine(arguments, engine);
+}
+
+void declare_machine(Arguments& arguments, EngineArguments& engine) {
   arguments.option("-t,--threads", engine.threads, "N", "threads; 0: one per core").between(0, 256);
   arguments
       .option("-c,--ctx-size", engine.context, "N",

@@ -22,6 +22,8 @@ struct EngineArguments {
 };
 // -m -t -c -b --kv-memory --matmul
 void declare_engine(Arguments& arguments, EngineArguments& engine, bool needs_model = true);
+// The same without -m.
+void declare_machine(Arguments& arguments, EngineArguments& engine);
 void declare_matmul(Arguments& arguments, std::string& matmul);
 MatmulForm matmul_form(const std::string& name);
 std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse_prefixes = false);

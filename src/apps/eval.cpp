@@ -1,390 +1,24 @@
 // pith eval: what compressed caches score on tasks, what they hold, and what they take.
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <cstdio>
-#include <map>
+#include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "apps/command.h"
-#include "apps/engine_arguments.h"
-#include "apps/eval_results.h"
-#include "apps/json_writer.h"
+#include "apps/eval_report.h"
+#include "apps/eval_run.h"
+#include "apps/eval_summary.h"
 #include "apps/progress_bar.h"
-#include "apps/resources.h"
-#include "apps/stop.h"
 #include "apps/table.h"
 #include "apps/text_input.h"
 #include "apps/units.h"
 #include "base/error.h"
-#include "eval/datasets.h"
-#include "eval/runner.h"
+#include "base/output_file.h"
 
 namespace pith {
 namespace {
-
-struct EvalOptions {
-  EngineArguments engine;
-  std::vector<std::string> specs, tasks, data;
-  std::string lengths = "4096", seeds = "42", protocol = "agnostic";
-  std::string haystack, questions, results, chat = "auto", format = "md";
-  int samples = 10;
-  bool share = false, list = false;
-};
-
-std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    if (end > at) parts.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return parts;
-}
-
-template <class Number>
-std::vector<Number> numbers(const std::string& text, const char* option, Number low) {
-  std::vector<Number> out;
-  for (const std::string& part : split(text)) {
-    Number& number = out.emplace_back();
-    const char* end = part.data() + part.size();
-    const auto [at, error] = std::from_chars(part.data(), end, number);
-    if (error != std::errc() || at != end || number < low)
-      throw Error(Errc::bad_option, std::string(option) + " needs whole numbers of at least " +
-                                        std::to_string(low) + ", separated by commas, not '" +
-                                        text + "'");
-  }
-  if (out.empty()) throw Error(Errc::bad_option, std::string(option) + " is empty");
-  return out;
-}
-
-std::string hash_text(std::string_view text) {
-  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  char out[20];
-  std::snprintf(out, sizeof out, "%016llx", static_cast<unsigned long long>(hash));
-  return out;
-}
-
-// Draws nothing itself: what is counted is samples.
-class SampleMonitor final : public Monitor {
- public:
-  bool stopped() const override { return interrupted(); }
-};
-
-// A cell of the table: one spec and protocol on one task at one length.
-struct Cell {
-  const Task* task;
-  int tokens;
-  std::string spec, protocol;
-  std::vector<double> scores;  // of samples
-  std::vector<EvalRow> rows;
-};
-
-class Evaluation {
- public:
-  explicit Evaluation(const EvalOptions& options)
-      : options_(options), engine_(open_engine(options.engine, options.share)) {
-    read_materials();
-    find_all_tasks();
-    for (const std::string& spec :
-         options.specs.empty() ? std::vector<std::string>{"full"} : options.specs) {
-      const std::string known = engine_->open(spec)->policy->spec;
-      if (std::ranges::count(specs_, known) == 0) specs_.push_back(known);
-    }
-    if (options.protocol != "agnostic") protocols_.push_back(Protocol::aware);
-    if (options.protocol != "aware") protocols_.push_back(Protocol::agnostic);
-    lengths_ = numbers<int>(options.lengths, "--lengths", 16);
-    seeds_ = numbers<uint64_t>(options.seeds, "--seeds", 0);
-    runner_ = std::make_unique<SampleRunner>(*engine_, chat_template());
-    settings_ = "chat=" + chat_name_ + " matmul=" + options.engine.matmul +
-                " haystack=" + hash_text(materials_.haystack) + " questions=" + questions_hash_;
-    check_lengths();
-    results_.emplace(options.results);
-  }
-
-  int run() {
-    bool stopped = false;
-    {
-      ProgressBar bar;
-      try {
-        run_all(bar);
-      } catch (const Error& error) {
-        if (error.code() != Errc::interrupted || cells_.empty()) throw;
-        stopped = true;
-      }
-    }
-    print();
-    if (stopped)
-      std::fprintf(stderr, "pith: interrupted after %s of %s samples%s\n",
-                   count_text(static_cast<uint64_t>(done_)).c_str(),
-                   count_text(static_cast<uint64_t>(total_)).c_str(),
-                   options_.results.empty() ? "; with --results FILE the next run would go on here"
-                                            : "; the same command goes on from here");
-    return stopped ? 130 : 0;
-  }
-
- private:
-  void read_materials() {
-    if (!options_.haystack.empty()) materials_.haystack = read_file(options_.haystack);
-    if (options_.questions.empty()) return;
-    const std::string text = read_file(options_.questions);
-    questions_hash_ = hash_text(text);
-    materials_.questions = parse_document_questions(text, options_.questions);
-  }
-
-  void find_all_tasks() {
-    const auto add = [&](const Task* task) {
-      if (std::ranges::count(tasks_, task) == 0) tasks_.push_back(task);
-    };
-    for (const std::string& names : options_.tasks)
-      for (const std::string& name : split(names))
-        for (const Task* task : find_tasks(name)) add(task);
-    for (const std::string& data : options_.data) {
-      const size_t equals = data.find('=');
-      if (equals == std::string::npos)
-        throw Error(Errc::bad_option, "--data needs FORMAT=FILE, not '" + data + "'");
-      const std::string file = data.substr(equals + 1), text = read_file(file);
-      files_.push_back(load_dataset(data.substr(0, equals), text, file));
-      hashes_[files_.back().get()] = hash_text(text);
-      add(files_.back().get());
-    }
-    if (tasks_.empty())
-      for (const Task* task : find_tasks("ruler")) add(task);
-  }
-
-  std::optional<ChatTemplate> chat_template() {
-    if (options_.chat == "none") return std::nullopt;
-    try {
-      ChatTemplate chat = options_.chat == "auto" ? ChatTemplate::of(engine_->model().file())
-                                                  : ChatTemplate::named(options_.chat);
-      chat_name_ = chat.family();
-      return chat;
-    } catch (const Error& error) {
-      // A model without a template is asked in plain text.
-      if (options_.chat != "auto" || error.code() != Errc::unsupported) throw;
-      return std::nullopt;
-    }
-  }
-
-  SampleRequest request(int tokens, uint64_t seed, int index) const {
-    SampleRequest out;
-    out.tokens = &runner_->text();
-    out.materials = &materials_;
-    out.seed = seed;
-    out.index = index;
-    out.max_tokens = tokens;
-    out.wrapper_tokens = runner_->wrapper_tokens();
-    return out;
-  }
-
-  // Before anything is run or written.
-  void check_lengths() {
-    const int limit = context_limit(*engine_, options_.engine);
-    for (const int tokens : lengths_) {
-      if (tokens > limit)
-        throw Error(Errc::bad_request, "the model has a context of " +
-                                           count_text(static_cast<uint64_t>(limit)) +
-                                           " tokens and --lengths asks for " +
-                                           count_text(static_cast<uint64_t>(tokens)) +
-                                           "; ask for less, or raise it with -c");
-      for (const Task* task : tasks_) task->make(request(tokens, seeds_[0], 0));
-    }
-  }
-
-  int samples_of(const Task& task) const {
-    if (task.samples() == 0) return std::max(options_.samples, 1);
-    return options_.samples > 0 ? std::min(options_.samples, task.samples()) : task.samples();
-  }
-
-  EvalKey key(const Task& task, int tokens, uint64_t seed, int index, const std::string& spec,
-              Protocol protocol) const {
-    const auto file = hashes_.find(&task);
-    return {engine_->model().config().digest,
-            settings_ + (file == hashes_.end() ? "" : " data=" + file->second),
-            spec,
-            std::string(protocol_name(protocol)),
-            task.name(),
-            tokens,
-            seed,
-            index};
-  }
-
-  void run_all(ProgressBar& bar) {
-    for (const Task* task : tasks_)
-      total_ +=
-          static_cast<int64_t>(samples_of(*task)) *
-          static_cast<int64_t>(lengths_.size() * seeds_.size() * specs_.size() * protocols_.size());
-    bar.progress("eval", 0, total_);
-    for (const Protocol protocol : protocols_)
-      for (const Task* task : tasks_)
-        for (const int tokens : lengths_) {
-          std::vector<Cell> cells;
-          for (const std::string& spec : specs_)
-            cells.push_back({task, tokens, spec, std::string(protocol_name(protocol)), {}, {}});
-          try {
-            for (const uint64_t seed : seeds_)
-              for (int index = 0; index < samples_of(*task); ++index)
-                run_sample(*task, tokens, seed, index, protocol, cells, bar);
-          } catch (...) {
-            keep(cells);
-            throw;
-          }
-          keep(cells);
-        }
-  }
-
-  void keep(std::vector<Cell>& cells) {
-    for (Cell& cell : cells)
-      if (!cell.rows.empty()) cells_.push_back(std::move(cell));
-  }
-
-  // One sample with every spec; what is in the results is taken from there.
-  void run_sample(const Task& task, int tokens, uint64_t seed, int index, Protocol protocol,
-                  std::vector<Cell>& cells, ProgressBar& bar) {
-    std::optional<Sample> sample;
-    for (Cell& cell : cells) {
-      const EvalKey of = key(task, tokens, seed, index, cell.spec, protocol);
-      if (!results_->has(of)) {
-        if (!sample) sample = task.make(request(tokens, seed, index));
-        results_->add(of, options_.engine.model, *sample,
-                      runner_->run(*sample, cell.spec, protocol, monitor_));
-      }
-      const std::vector<EvalRow> rows = results_->rows(of);
-      double score = 0;
-      for (const EvalRow& row : rows) score += row.score / static_cast<double>(rows.size());
-      cell.scores.push_back(score);
-      cell.rows.insert(cell.rows.end(), rows.begin(), rows.end());
-      bar.progress("eval", ++done_, total_);
-    }
-  }
-
-  static std::vector<Table::Column> columns(bool with_protocol) {
-    std::vector<Table::Column> out = {{"spec", "spec", false},
-                                      {"task", "task", false},
-                                      {"tokens", "tokens"},
-                                      {"samples", "samples"},
-                                      {"score", "score"},
-                                      {"score_error", "+/- 95 %"},
-                                      {"prompt_tokens", "prompt"},
-                                      {"cache_bytes", "cache"},
-                                      {"cache_share", "of full"},
-                                      {"end_bytes", "at the end"},
-                                      {"generated_tokens", "answer"},
-                                      {"ttft_seconds", "TTFT"},
-                                      {"seconds_per_token", "per token"}};
-    if (with_protocol) out.insert(out.begin(), {"protocol", "protocol", false});
-    return out;
-  }
-
-  static Table::Cell figure(double value, int decimals) {
-    return {fixed_text(value, decimals), JsonWriter(0).value(value).text()};
-  }
-
-  static std::vector<Table::Cell> figures(const std::vector<EvalRow>& rows) {
-    double prompt = 0, bytes = 0, full = 0, end = 0, answer = 0, first = 0, each = 0;
-    for (const EvalRow& row : rows) {
-      prompt += row.prompt_tokens;
-      bytes += static_cast<double>(row.prompt_bytes);
-      full += static_cast<double>(row.full_bytes);
-      end += static_cast<double>(row.end_bytes);
-      answer += row.generated_tokens;
-      first += row.first_seconds;
-      each += row.token_seconds;
-    }
-    const auto n = static_cast<double>(rows.size());
-    const auto bytes_cell = [&](double sum) {
-      const auto mean = static_cast<uint64_t>(std::llround(sum / n));
-      return Table::Cell(bytes_text(mean), std::to_string(mean));
-    };
-    return {figure(prompt / n, 0),
-            bytes_cell(bytes),
-            figure(full > 0 ? bytes / full : 0, 4),
-            bytes_cell(end),
-            figure(answer / n, 1),
-            {duration_text(first / n), JsonWriter(0).value(first / n).text()},
-            {fixed_text(1000 * each / n, 1) + " ms", JsonWriter(0).value(each / n).text()}};
-  }
-
-  void add_row(Table& table, const std::string& protocol, const std::string& spec,
-               const std::string& task, int tokens, const Mean& mean,
-               const std::vector<EvalRow>& rows) const {
-    std::vector<Table::Cell> cells;
-    if (!protocol.empty()) cells.emplace_back(protocol);
-    cells.emplace_back(spec);
-    cells.emplace_back(task);
-    cells.push_back({count_text(static_cast<uint64_t>(tokens)), std::to_string(tokens)});
-    cells.emplace_back(std::to_string(mean.count));
-    cells.push_back(figure(100 * mean.mean, 1));
-    cells.push_back(mean.half_width ? figure(100 * *mean.half_width, 1) : Table::Cell("-", ""));
-    for (Table::Cell& cell : figures(rows)) cells.push_back(std::move(cell));
-    table.add(std::move(cells));
-  }
-
-  // All cells of a protocol, and for several tasks their mean by spec and length.
-  void fill(Table& table, Protocol protocol, bool with_protocol) const {
-    const std::string name(protocol_name(protocol));
-    for (const int tokens : lengths_)
-      for (const std::string& spec : specs_) {
-        Mean all;
-        double squares = 0;
-        int tasks = 0;
-        bool known = true;
-        std::vector<EvalRow> rows;
-        for (const Cell& cell : cells_) {
-          if (cell.tokens != tokens || cell.spec != spec || cell.protocol != name) continue;
-          const Mean mean = mean_of(cell.scores);
-          add_row(table, with_protocol ? name : "", spec, cell.task->name(), tokens, mean,
-                  cell.rows);
-          all.count += mean.count;
-          all.mean += mean.mean;
-          known = known && mean.half_width.has_value();
-          squares += mean.half_width ? *mean.half_width * *mean.half_width : 0;
-          ++tasks;
-          rows.insert(rows.end(), cell.rows.begin(), cell.rows.end());
-        }
-        if (tasks < 2) continue;
-        all.mean /= tasks;
-        if (known) all.half_width = std::sqrt(squares) / tasks;
-        add_row(table, with_protocol ? name : "", spec, "mean of tasks", tokens, all, rows);
-      }
-  }
-
-  void print() const {
-    if (options_.format != "md") {
-      Table table(columns(true));
-      for (const Protocol protocol : protocols_) fill(table, protocol, true);
-      table.print(stdout, options_.format);
-      return;
-    }
-    for (const Protocol protocol : protocols_) {
-      Table table(columns(false));
-      fill(table, protocol, false);
-      std::printf("%s%s, %s\n\n", protocol == protocols_[0] ? "" : "\n",
-                  std::string(protocol_name(protocol)).c_str(),
-                  chat_name_ == "none" ? "plain prompts" : ("chat template " + chat_name_).c_str());
-      table.print(stdout, options_.format);
-    }
-  }
-
-  const EvalOptions& options_;
-  std::unique_ptr<Engine> engine_;
-  Materials materials_;
-  std::string questions_hash_ = "own", settings_, chat_name_ = "none";
-  std::vector<const Task*> tasks_;
-  std::vector<std::unique_ptr<const Task>> files_;
-  std::map<const Task*, std::string> hashes_;
-  std::vector<std::string> specs_;
-  std::vector<Protocol> protocols_;
-  std::vector<int> lengths_;
-  std::vector<uint64_t> seeds_;
-  std::unique_ptr<SampleRunner> runner_;
-  std::optional<EvalResults> results_;
-  SampleMonitor monitor_;
-  std::vector<Cell> cells_;
-  int64_t done_ = 0, total_ = 0;
-};
 
 int list_tasks(const std::string& format) {
   Table table(
@@ -394,26 +28,130 @@ int list_tasks(const std::string& format) {
   return 0;
 }
 
-int evaluate(const EvalOptions& options) {
-  if (options.list) return list_tasks(options.format);
-  if (options.engine.model.empty())
-    throw Error(Errc::bad_option, "-m FILE is missing: which model?");
-  return Evaluation(options).run();
+void print_results(const std::vector<EvalRow>& rows, const std::string& format) {
+  const std::vector<EvalCell> cells = cells_of(rows);
+  if (format != "md") {
+    eval_table(cells).print(stdout, format);
+    return;
+  }
+  const auto same_run = [&](size_t a, size_t b) {
+    const EvalKey &one = cells[a].key, &other = cells[b].key;
+    return one.model == other.model && one.settings == other.settings &&
+           one.protocol == other.protocol;
+  };
+  const bool one_model = std::ranges::all_of(
+      cells, [&](const EvalCell& cell) { return cell.key.model == cells[0].key.model; });
+  for (size_t first = 0, last = 0; first < cells.size(); first = last) {
+    while (last < cells.size() && same_run(first, last)) ++last;
+    const std::span<const EvalCell> run = std::span(cells).subspan(first, last - first);
+    std::printf("%s%s%s, %s\n\n", first > 0 ? "\n" : "",
+                one_model ? "" : (run[0].model_name + ": ").c_str(), run[0].key.protocol.c_str(),
+                prompts_text(run[0].key.settings).c_str());
+    score_table(run).print(stdout, "md");
+    std::printf("\nHeld after the prompt and at the end\n\n");
+    bytes_table(run).print(stdout, "md");
+  }
+}
+
+int measure(const EvalOptions& options, std::optional<EvalResults>& results,
+            std::vector<EvalRow>& rows) {
+  if (options.models.empty()) throw Error(Errc::bad_option, "-m FILE is missing: which model?");
+  std::vector<std::unique_ptr<Evaluation>> evaluations;
+  int64_t done = 0, total = 0;
+  for (const std::string& model : options.models) {
+    evaluations.push_back(std::make_unique<Evaluation>(options, model));
+    total += evaluations.back()->samples();
+  }
+  results.emplace(options.results);
+  {
+    ProgressBar bar;
+    bar.progress("eval", 0, total);
+    try {
+      for (const auto& evaluation : evaluations)
+        evaluation->run(*results, rows, [&] { bar.progress("eval", ++done, total); });
+      return 0;
+    } catch (const Error& error) {
+      if (error.code() != Errc::interrupted || rows.empty()) throw;
+    }
+  }
+  std::fprintf(stderr, "pith: interrupted after %s of %s samples%s\n",
+               count_text(static_cast<uint64_t>(done)).c_str(),
+               count_text(static_cast<uint64_t>(total)).c_str(),
+               options.results.empty() ? "; with --results FILE the next run would go on here"
+                                       : "; the same command goes on from here");
+  return 130;
+}
+
+// Before long work whose figures go there.
+void make_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw Error(Errc::io, path + ": no folder can be made there: " + error.message());
+}
+
+void show(const EvalOptions& options, EvalResults& results, const std::vector<EvalRow>& rows) {
+  if (options.format != "html" && options.figures.empty()) {
+    print_results(rows, options.format);
+    return;
+  }
+  EvalReport report{rows, {}, options.results};
+  for (const EvalRow& row : rows) {
+    const std::pair of(row.key.model, row.key.settings);
+    if (!report.flags.contains(of)) report.flags[of] = results.flags(of.first, of.second);
+  }
+  if (!options.figures.empty())
+    for (const auto& [name, text] : report_files(report))
+      write_file((std::filesystem::path(options.figures) / name).string(), text);
+  if (options.format == "html")
+    std::fputs(report_page(report).c_str(), stdout);
+  else
+    print_results(rows, options.format);
+}
+
+int evaluate(EvalOptions& options) {
+  if (options.list) return list_tasks(options.format == "html" ? "md" : options.format);
+  if (!options.plan.empty()) read_plan(read_file(options.plan), options.plan, options);
+  if (options.report_only && options.results.empty())
+    throw Error(Errc::bad_option, "--report-only shows what --results FILE holds; name the file");
+  if (!options.figures.empty()) make_folder(options.figures);
+  std::optional<EvalResults> results;
+  std::vector<EvalRow> rows;
+  int code = 0;
+  if (options.report_only) {
+    results.emplace(options.results, EvalResults::Open::existing);
+    rows = results->all();
+    if (rows.empty())
+      throw Error(Errc::bad_file,
+                  options.results + ": holds no results; run without --report-only");
+  } else {
+    code = measure(options, results, rows);
+  }
+  show(options, *results, rows);
+  return code;
 }
 
 std::function<int()> setup(Arguments& arguments) {
   const auto options = std::make_shared<EvalOptions>();
-  declare_engine(arguments, options->engine, false);
+  arguments
+      .operand("PLAN", options->plan,
+               "a JSON file that says what is measured; flags win over its fields")
+      .completes(Complete::file);
+  arguments.option("-m,--model", options->models, "FILE", "a model, a GGUF file")
+      .completes(Complete::file);
+  declare_machine(arguments, options->engine);
   arguments.section("What is measured");
   arguments
       .option("--kv", options->specs, "SPEC",
               "a compression to measure; without any, the full cache")
       .completes(Complete::method);
+  arguments.option("--budget", options->budgets, "AMOUNT,...",
+                   "measure every spec that takes a budget and names none with each of "
+                   "these, such as 0.017,0.1 or 64MiB");
   arguments.option("--task", options->tasks, "NAME,...", "tasks or suites; see --list")
       .shows("ruler, unless there is --data");
   arguments.option("--data", options->data, "FORMAT=FILE",
-                   "also a published data set, such as longbench=multi_news.jsonl; formats: ruler, "
-                   "longbench, infinitebench, loogle, longeval, kv-retrieval");
+                   "also a published data set, such as longbench=multi_news.jsonl; formats: "
+                   "ruler, longbench, infinitebench, loogle, longeval, kv-retrieval");
   arguments.option("--lengths", options->lengths, "N,...",
                    "tokens of a prompt and its answer together");
   arguments
@@ -424,17 +162,23 @@ std::function<int()> setup(Arguments& arguments) {
   arguments.choice(
       "--protocol", options->protocol, "agnostic|aware|both",
       "agnostic: the context is compressed before the question is known; aware: with it");
+  arguments.flag("--fidelity", options->fidelity,
+                 "also compare every spec with the full cache, on what that answers: "
+                 "KL divergence, same most likely token; and the attention mass kept");
+  arguments.bytes("--batch-memory", options->batch_bytes,
+                  "also measure tokens per second, alone and with as many sessions at once as "
+                  "hold no more than this, such as 64MiB");
   arguments.flag("--share-prompts", options->share,
-                 "compute what specs have in common of a prompt once; times to first token then "
-                 "leave that out");
+                 "compute what specs have in common of a prompt once; times to first "
+                 "token then leave that out");
   arguments.section("What samples are made of");
   arguments
       .option("--haystack", options->haystack, "FILE", "text to hide things in; without, our own")
       .completes(Complete::file);
   arguments
       .option("--questions", options->questions, "FILE",
-              "questions and documents for qa_1 and qa_2, as docs/evaluation.md says; without, our "
-              "own")
+              "questions and documents for qa_1 and qa_2, as docs/evaluation.md says; "
+              "without, our own")
       .completes(Complete::file);
   arguments.option("--chat", options->chat, "FAMILY",
                    "chat template: a family's name, none, or auto for the model's own");
@@ -443,8 +187,18 @@ std::function<int()> setup(Arguments& arguments) {
       .option("--results", options->results, "FILE",
               "keep every answer in this SQLite file, and go on from what is in it")
       .completes(Complete::file);
+  arguments.flag("--report-only", options->report_only,
+                 "measure nothing: show all that the file of --results holds");
+  arguments
+      .option("--figures", options->figures, "FOLDER",
+              "write the figures of the report there, as SVG files for papers")
+      .completes(Complete::folder);
   arguments.flag("--list", options->list, "list the tasks instead");
-  arguments.format(options->format);
+  arguments.choice("-o,--output", options->format, "md|json|csv|html",
+                   "how results are shown; html: a report with figures, one page that needs "
+                   "neither network nor scripts");
+  arguments.flag("--json", options->format, "json", "the same as -o json");
+  arguments.note_given(options->given);
   return [options] { return evaluate(*options); };
 }
 
@@ -461,16 +215,37 @@ const Command kEvalCommand = {
     "is asked of a fork of it; under the query-aware one the question is part of the prompt that "
     "is compressed. Their figures do not belong in one table.\n\n"
     "Cache figures are means: after the prompt, their share of a full f16 cache, and at the end. "
-    "TTFT counts everything up to the first token of an answer, compression too.\n\n"
+    "The peak is the most that was held at once, a prompt in flight and the forward pass's memory "
+    "too. TTFT counts everything up to the first token of an answer; compression is the share of "
+    "it that went into scores, budgets, choosing and coding of rows. Held bytes come by class: "
+    "pages of keys and of values, metadata (positions, scores, page tables), summaries of pages, "
+    "and other (pseudo rows, dropped tokens).\n\n"
+    "With --fidelity, the full cache answers first, and every spec is fed its answer token by "
+    "token: KL is the mean divergence from the full cache's distributions, 'same top 1' how often "
+    "both find the same token most likely, over at most 64 tokens of an answer. 'Mass kept' is the "
+    "share of the attention of the last 32 queries of the compressed text that goes to kept rows, "
+    "a mean over heads. Times leave these measurements out.\n\n"
+    "With --batch-memory, tokens per second are measured once for each spec and length, with "
+    "made-up "
+    "keys and values: of one session, and in sum of as many as fit the limit, 64 at most.\n\n"
     "With --results, a row per question is written as soon as its sample is done: a command that "
     "was stopped goes on where it was, and the file can be read with any SQLite tool. Without, "
-    "results are only shown.",
+    "results are only shown.\n\n"
+    "The report of -o html has scores against bytes with the front of what nothing beats, bytes by "
+    "class, needles by length and depth, speed against length, scores by task, and with each "
+    "figure the command that makes it.\n\n"
+    "A PLAN is one JSON object. Its fields are models, specs, budgets, tasks, data, lengths, "
+    "seeds, samples, protocol, chat, haystack, questions, results, fidelity, batch_memory, "
+    "share_prompts, context and matmul; all may be left out. Names of files are relative to the "
+    "current folder.",
     "$ pith eval --list\n"
     "$ pith eval -m model.gguf --kv full --kv snapkv:budget=0.1 --samples 50 \\\n"
     "    --results ruler.sqlite\n"
-    "$ pith eval -m model.gguf --task needle --lengths 2048,4096 --samples 11 --kv "
-    "kvzip:budget=0.3\n"
-    "$ pith eval -m model.gguf --data longbench=multi_news.jsonl --task vt --protocol both",
+    "$ pith eval -m model.gguf --task needle --lengths 2048,4096 --samples 11 --kv kvzip \\\n"
+    "    --budget 0.05,0.1,0.3 --fidelity\n"
+    "$ pith eval -m model.gguf --data longbench=multi_news.jsonl --task vt --protocol both\n"
+    "$ pith eval plan.json --samples 2\n"
+    "$ pith eval --results ruler.sqlite --report-only -o html > ruler.html",
     setup,
 };
 

@@ -9,7 +9,7 @@ namespace pith {
 namespace {
 
 // Marks a file as ours ("pith"), and the version of its tables.
-constexpr int kApplication = 0x70697468, kVersion = 1;
+constexpr int kApplication = 0x70697468, kVersion = 2;
 
 constexpr const char* kTables =
     "CREATE TABLE IF NOT EXISTS results ("
@@ -25,9 +25,43 @@ constexpr const char* kTables =
     " first_seconds REAL NOT NULL, token_seconds REAL NOT NULL,"
     " PRIMARY KEY (model, settings, spec, protocol, task, tokens, seed, sample, question)"
     ") WITHOUT ROWID;";
+
+// Columns of version 2; rows of version 1 have nothing in them. What is held is "prompt_..." after
+// the prompt and else at the end.
+constexpr const char* kLaterColumns[] = {"prompt_key_bytes INTEGER",
+                                         "prompt_value_bytes INTEGER",
+                                         "prompt_pseudo_bytes INTEGER",
+                                         "prompt_lane_bytes INTEGER",
+                                         "prompt_summary_bytes INTEGER",
+                                         "prompt_dropped_bytes INTEGER",
+                                         "key_bytes INTEGER",
+                                         "value_bytes INTEGER",
+                                         "peak_bytes INTEGER",
+                                         "compress_seconds REAL",
+                                         "divergence REAL",
+                                         "agreement REAL",
+                                         "mass_kept REAL"};
+constexpr const char* kLaterTables =
+    "CREATE TABLE IF NOT EXISTS flags (model TEXT NOT NULL, settings TEXT NOT NULL,"
+    " flags TEXT NOT NULL, PRIMARY KEY (model, settings)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS throughput (model TEXT NOT NULL, settings TEXT NOT NULL,"
+    " spec TEXT NOT NULL, tokens INTEGER NOT NULL, limit_bytes INTEGER NOT NULL,"
+    " session_bytes INTEGER NOT NULL, sessions INTEGER NOT NULL, alone REAL NOT NULL,"
+    " together REAL NOT NULL, PRIMARY KEY (model, settings, spec, tokens)) WITHOUT ROWID;";
+
 constexpr const char* kOfSample =
     " WHERE model = ? AND settings = ? AND spec = ? AND protocol = ? AND task = ? AND tokens = ? "
     "AND seed = ? AND sample = ?";
+
+// As EvalResults::Statement::row reads them.
+constexpr const char* kSelect =
+    "SELECT model, settings, spec, protocol, task, tokens, seed, sample, model_name, score, "
+    "prompt_tokens, generated_tokens, prompt_bytes, end_bytes, full_bytes, first_seconds, "
+    "token_seconds, depth, prompt_key_bytes, prompt_value_bytes, prompt_pseudo_bytes, "
+    "prompt_lane_bytes, prompt_summary_bytes, prompt_dropped_bytes, key_bytes, value_bytes, "
+    "pseudo_bytes, lane_bytes, summary_bytes, dropped_bytes, peak_bytes, compress_seconds, "
+    "divergence, agreement, mass_kept, limit_bytes, session_bytes, sessions, alone, together "
+    "FROM results LEFT JOIN throughput USING (model, settings, spec, tokens)";
 
 // SQLite's texts are UTF-8 without zeros; what a model wrote may be neither.
 std::string text_of(const std::string& bytes) {
@@ -62,7 +96,9 @@ class EvalResults::Statement {
     check(sqlite3_bind_int64(statement_, ++bound_, static_cast<int64_t>(number)));
     return *this;
   }
-  Statement& bind_null() {
+  template <class Number>
+  Statement& bind(const std::optional<Number>& number) {
+    if (number) return bind(*number);
     check(sqlite3_bind_null(statement_, ++bound_));
     return *this;
   }
@@ -80,25 +116,93 @@ class EvalResults::Statement {
   bool step() {
     const int code = sqlite3_step(statement_);
     if (code != SQLITE_ROW && code != SQLITE_DONE) results_.fail("cannot be read or written");
+    next_ = 0;
     return code == SQLITE_ROW;
   }
-  double real(int column) { return sqlite3_column_double(statement_, column); }
-  int64_t integer(int column) { return sqlite3_column_int64(statement_, column); }
-  bool null(int column) { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
+  // The columns of the row, one after the other.
+  double real() { return sqlite3_column_double(statement_, next_++); }
+  int64_t integer() { return sqlite3_column_int64(statement_, next_++); }
+  uint64_t bytes() { return static_cast<uint64_t>(integer()); }
+  std::string text() {
+    const unsigned char* const text = sqlite3_column_text(statement_, next_++);
+    return text != nullptr ? reinterpret_cast<const char*>(text) : "";
+  }
+  bool null() const { return sqlite3_column_type(statement_, next_) == SQLITE_NULL; }
+  std::optional<double> real_if() {
+    const bool none = null();
+    const double number = real();
+    return none ? std::nullopt : std::optional(number);
+  }
+
+  std::vector<EvalRow> rows() {
+    std::vector<EvalRow> rows;
+    while (step()) rows.push_back(row());
+    return rows;
+  }
 
  private:
+  EvalRow::Held classes() {
+    using Held = EvalRow::Held;
+    Held held;
+    for (const auto part : {&Held::keys, &Held::values, &Held::pseudo, &Held::lanes,
+                            &Held::summaries, &Held::dropped})
+      held.*part = bytes();
+    return held;
+  }
+
+  EvalRow row() {
+    EvalRow row;
+    EvalKey& key = row.key;
+    for (std::string* const part : {&key.model, &key.settings, &key.spec, &key.protocol, &key.task})
+      *part = text();
+    key.tokens = static_cast<int>(integer());
+    key.seed = bytes();
+    key.index = static_cast<int>(integer());
+    row.model_name = text();
+    row.score = real();
+    row.prompt_tokens = static_cast<int>(integer());
+    row.generated_tokens = static_cast<int>(integer());
+    row.prompt_bytes = bytes();
+    row.end_bytes = bytes();
+    row.full_bytes = bytes();
+    row.first_seconds = real();
+    row.token_seconds = real();
+    const bool no_depth = null();
+    const auto depth = static_cast<int>(integer());
+    row.depth = no_depth ? -1 : depth;
+    const bool no_parts = null();
+    EvalRow::Parts parts;
+    parts.prompt = classes();
+    parts.end = classes();
+    parts.peak_bytes = bytes();
+    parts.compress_seconds = real();
+    if (!no_parts) row.parts = parts;
+    row.divergence = real_if();
+    row.agreement = real_if();
+    row.mass_kept = real_if();
+    if (!null()) {
+      Throughput& throughput = row.throughput.emplace();
+      throughput.limit_bytes = bytes();
+      throughput.session_bytes = bytes();
+      throughput.sessions = static_cast<int>(integer());
+      throughput.alone = real();
+      throughput.together = real();
+    }
+    return row;
+  }
+
   void check(int code) {
     if (code != SQLITE_OK) results_.fail("cannot be written");
   }
   EvalResults& results_;
   sqlite3_stmt* statement_ = nullptr;
-  int bound_ = 0;
+  int bound_ = 0, next_ = 0;
 };
 
-EvalResults::EvalResults(const std::string& path) : path_(path) {
+EvalResults::EvalResults(const std::string& path, Open how) : path_(path) {
   const char* name = path.empty() ? ":memory:" : path.c_str();
-  if (sqlite3_open_v2(name, &db_, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, nullptr) !=
-      SQLITE_OK) {
+  const int create = how == Open::create ? SQLITE_OPEN_CREATE : 0;
+  if (sqlite3_open_v2(name, &db_, SQLITE_OPEN_READWRITE | create, nullptr) != SQLITE_OK) {
     const std::string why = db_ != nullptr ? sqlite3_errmsg(db_) : "out of memory";
     sqlite3_close(db_);
     throw Error(Errc::io, path + ": cannot be opened: " + why);
@@ -106,24 +210,45 @@ EvalResults::EvalResults(const std::string& path) : path_(path) {
   try {
     // Another `pith eval` may write to the same file.
     sqlite3_busy_timeout(db_, 10'000);
-    const auto pragma = [&](const char* sql) {
-      Statement statement(*this, sql);
-      return statement.step() ? statement.integer(0) : 0;
-    };
-    const int64_t application = pragma("PRAGMA application_id");
-    const int64_t tables = pragma("SELECT count(*) FROM sqlite_master");
-    const int64_t version = pragma("PRAGMA user_version");
-    if (tables > 0 && (application != kApplication || version != kVersion))
-      throw Error(Errc::bad_file, path +
-                                      ": not a results file of this version of pith eval; name "
-                                      "another with --results");
-    if (tables == 0) {
-      execute(("PRAGMA application_id = " + std::to_string(kApplication)).c_str());
-      execute(("PRAGMA user_version = " + std::to_string(kVersion)).c_str());
-    }
-    execute(kTables);
+    prepare_tables();
   } catch (...) {
     sqlite3_close(db_);
+    throw;
+  }
+}
+
+void EvalResults::prepare_tables() {
+  const auto pragma = [&](const char* sql) {
+    Statement statement(*this, sql);
+    return statement.step() ? statement.integer() : 0;
+  };
+  const int64_t tables = pragma("SELECT count(*) FROM sqlite_master");
+  if (tables > 0) {
+    if (pragma("PRAGMA application_id") != kApplication)
+      throw Error(Errc::bad_file,
+                  path_ + ": not a results file of pith eval; name another with --results");
+    const int64_t version = pragma("PRAGMA user_version");
+    if (version > kVersion)
+      throw Error(Errc::bad_file,
+                  path_ + ": written by a later version of pith eval (its tables have version " +
+                      std::to_string(version) + ", and this program knows " +
+                      std::to_string(kVersion) + "); name another with --results");
+    if (version == kVersion) return;
+  }
+  execute("BEGIN IMMEDIATE");
+  try {
+    // Another process may have been faster.
+    if (pragma("PRAGMA user_version") < kVersion) {
+      execute("PRAGMA application_id = " + std::to_string(kApplication));
+      execute(kTables);
+      for (const char* const column : kLaterColumns)
+        execute(std::string("ALTER TABLE results ADD COLUMN ") + column);
+      execute(kLaterTables);
+      execute("PRAGMA user_version = " + std::to_string(kVersion));
+    }
+    execute("COMMIT");
+  } catch (...) {
+    sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
     throw;
   }
 }
@@ -138,12 +263,14 @@ void EvalResults::fail(const std::string& what) const {
               path_ + ": " + what + ": " + sqlite3_errmsg(db_));
 }
 
-void EvalResults::execute(const char* sql) {
-  if (sqlite3_exec(db_, sql, nullptr, nullptr, nullptr) != SQLITE_OK) fail("cannot be written");
+void EvalResults::execute(const std::string& sql) {
+  if (sqlite3_exec(db_, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
+    fail("cannot be written");
 }
 
-bool EvalResults::has(const EvalKey& key) {
-  Statement statement(*this, std::string("SELECT 1 FROM results") + kOfSample + " LIMIT 1");
+bool EvalResults::has(const EvalKey& key, bool fidelity) {
+  Statement statement(*this, std::string("SELECT 1 FROM results") + kOfSample +
+                                 (fidelity ? " AND divergence IS NOT NULL" : "") + " LIMIT 1");
   return statement.bind(key).step();
 }
 
@@ -152,37 +279,55 @@ void EvalResults::add(const EvalKey& key, const std::string& model_name, const S
   execute("BEGIN IMMEDIATE");
   try {
     for (const Outcome& outcome : outcomes) {
-      Statement row(*this,
-                    "INSERT OR REPLACE INTO results VALUES "
-                    "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
-      row.bind(key).bind(outcome.question).bind(model_name);
-      if (sample.depth) {
-        row.bind(*sample.depth);
-      } else {
-        row.bind_null();
-      }
+      Statement row(
+          *this,
+          "INSERT OR REPLACE INTO results (model, settings, spec, protocol, task, tokens, seed, "
+          "sample, question, model_name, depth, score, output, expected, metric, prompt_tokens, "
+          "generated_tokens, prompt_bytes, end_bytes, full_bytes, sealed_bytes, open_bytes, "
+          "pseudo_bytes, lane_bytes, summary_bytes, dropped_bytes, first_seconds, token_seconds, "
+          "prompt_key_bytes, prompt_value_bytes, prompt_pseudo_bytes, prompt_lane_bytes, "
+          "prompt_summary_bytes, prompt_dropped_bytes, key_bytes, value_bytes, peak_bytes, "
+          "compress_seconds, divergence, agreement, mass_kept) VALUES "
+          "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
       std::string expected;
       for (const std::string& answer :
            sample.questions[static_cast<size_t>(outcome.question)].answers)
         expected += (expected.empty() ? "" : "\n") + answer;
-      const CacheBytes& bytes = outcome.end_bytes;
-      row.bind(outcome.score)
+      const CacheBytes &prompt = outcome.prompt_bytes, &end = outcome.end_bytes;
+      row.bind(key)
+          .bind(outcome.question)
+          .bind(model_name)
+          .bind(sample.depth)
+          .bind(outcome.score)
           .bind(text_of(outcome.output))
           .bind(text_of(expected))
           .bind(std::string(metric_name(sample.metric)))
           .bind(outcome.prompt_tokens)
           .bind(outcome.generated_tokens)
-          .bind(outcome.prompt_bytes.total())
-          .bind(bytes.total())
+          .bind(prompt.total())
+          .bind(end.total())
           .bind(outcome.full_bytes)
-          .bind(bytes.sealed)
-          .bind(bytes.open)
-          .bind(bytes.pseudo)
-          .bind(bytes.lanes)
-          .bind(bytes.summaries)
-          .bind(bytes.dropped)
+          .bind(end.sealed)
+          .bind(end.open)
+          .bind(end.pseudo)
+          .bind(end.lanes)
+          .bind(end.summaries)
+          .bind(end.dropped)
           .bind(outcome.first_seconds)
-          .bind(outcome.token_seconds);
+          .bind(outcome.token_seconds)
+          .bind(outcome.prompt_key_bytes)
+          .bind(prompt.sealed + prompt.open - outcome.prompt_key_bytes)
+          .bind(prompt.pseudo)
+          .bind(prompt.lanes)
+          .bind(prompt.summaries)
+          .bind(prompt.dropped)
+          .bind(outcome.end_key_bytes)
+          .bind(end.sealed + end.open - outcome.end_key_bytes)
+          .bind(outcome.peak_bytes)
+          .bind(outcome.compress_seconds)
+          .bind(outcome.divergence)
+          .bind(outcome.agreement)
+          .bind(outcome.mass_kept);
       row.step();
     }
     execute("COMMIT");
@@ -193,27 +338,52 @@ void EvalResults::add(const EvalKey& key, const std::string& model_name, const S
 }
 
 std::vector<EvalRow> EvalResults::rows(const EvalKey& key) {
+  Statement statement(*this, std::string(kSelect) + kOfSample + " ORDER BY question");
+  return statement.bind(key).rows();
+}
+
+std::vector<EvalRow> EvalResults::all() {
+  return Statement(*this, std::string(kSelect) +
+                              " ORDER BY model_name, model, settings, protocol, tokens, "
+                              "spec <> 'full', spec, task, seed, sample, question")
+      .rows();
+}
+
+bool EvalResults::has_throughput(const EvalKey& key, uint64_t limit_bytes) {
   Statement statement(*this,
-                      std::string("SELECT score, prompt_tokens, generated_tokens, prompt_bytes, "
-                                  "end_bytes, full_bytes, first_seconds, token_seconds, depth "
-                                  "FROM results") +
-                          kOfSample + " ORDER BY question");
-  statement.bind(key);
-  std::vector<EvalRow> rows;
-  while (statement.step()) {
-    EvalRow& row = rows.emplace_back();
-    row.key = key;
-    row.score = statement.real(0);
-    row.prompt_tokens = static_cast<int>(statement.integer(1));
-    row.generated_tokens = static_cast<int>(statement.integer(2));
-    row.prompt_bytes = static_cast<uint64_t>(statement.integer(3));
-    row.end_bytes = static_cast<uint64_t>(statement.integer(4));
-    row.full_bytes = static_cast<uint64_t>(statement.integer(5));
-    row.first_seconds = statement.real(6);
-    row.token_seconds = statement.real(7);
-    row.depth = statement.null(8) ? -1 : static_cast<int>(statement.integer(8));
-  }
-  return rows;
+                      "SELECT 1 FROM throughput WHERE model = ? AND settings = ? AND spec = ? AND "
+                      "tokens = ? AND limit_bytes = ?");
+  return statement.bind(key.model)
+      .bind(key.settings)
+      .bind(key.spec)
+      .bind(key.tokens)
+      .bind(limit_bytes)
+      .step();
+}
+
+void EvalResults::add_throughput(const EvalKey& key, const Throughput& throughput) {
+  Statement statement(*this, "INSERT OR REPLACE INTO throughput VALUES (?,?,?,?,?,?,?,?,?)");
+  statement.bind(key.model)
+      .bind(key.settings)
+      .bind(key.spec)
+      .bind(key.tokens)
+      .bind(throughput.limit_bytes)
+      .bind(throughput.session_bytes)
+      .bind(throughput.sessions)
+      .bind(throughput.alone)
+      .bind(throughput.together)
+      .step();
+}
+
+void EvalResults::note_flags(const std::string& model, const std::string& settings,
+                             const std::string& flags) {
+  Statement statement(*this, "INSERT OR REPLACE INTO flags VALUES (?,?,?)");
+  statement.bind(model).bind(settings).bind(flags).step();
+}
+
+std::string EvalResults::flags(const std::string& model, const std::string& settings) {
+  Statement statement(*this, "SELECT flags FROM flags WHERE model = ? AND settings = ?");
+  return statement.bind(model).bind(settings).step() ? statement.text() : "";
 }
 
 }  // namespace pith

@@ -6,7 +6,6 @@
 
 #include "apps/command.h"
 #include "apps/engine_arguments.h"
-#include "apps/fidelity.h"
 #include "apps/json_writer.h"
 #include "apps/progress_bar.h"
 #include "apps/resources.h"
@@ -15,6 +14,7 @@
 #include "apps/text_input.h"
 #include "apps/units.h"
 #include "base/error.h"
+#include "eval/fidelity.h"
 
 namespace pith {
 namespace {

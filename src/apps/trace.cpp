@@ -12,10 +12,10 @@
 #include "apps/resources.h"
 #include "apps/text_input.h"
 #include "apps/trace_html.h"
-#include "apps/trace_record.h"
 #include "apps/units.h"
 #include "base/error.h"
 #include "base/output_file.h"
+#include "eval/trace_record.h"
 
 namespace pith {
 namespace {

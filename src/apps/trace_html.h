@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "apps/trace_record.h"
+#include "eval/trace_record.h"
 
 namespace pith {
 

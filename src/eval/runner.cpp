@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/error.h"
+#include "eval/fidelity.h"
+#include "eval/trace_record.h"
 
 namespace pith {
 namespace {
@@ -18,6 +21,40 @@ class Clock {
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Looks on for `pith eval`, and knows how long that took.
+class TimedRecorder final : public PromptObserver {
+ public:
+  explicit TimedRecorder(int tokens) : record_(tokens, Watch::kMassQueries, {}) {}
+  int window_queries() const override { return record_.window_queries(); }
+  void layer_ended(const LayerTap& tap, ConstMat scores, const BudgetTable& table) override {
+    const Clock clock;
+    record_.layer_ended(tap, scores, table);
+    seconds_ += clock.seconds();
+  }
+  void routed(int layer, const StreamPlan& plan) override { record_.routed(layer, plan); }
+  void prompt_ended(const KvStore& store, const BudgetTable& table) override {
+    const Clock clock;
+    record_.prompt_ended(store, table);
+    seconds_ += clock.seconds();
+  }
+
+  double seconds() const { return seconds_; }
+  double mass_kept() const {
+    double sum = 0;
+    int heads = 0;
+    for (const LayerTrace& layer : record_.layers())
+      for (const HeadTrace& head : layer.heads) {
+        sum += head.mass_kept;
+        ++heads;
+      }
+    return heads > 0 ? sum / heads : 1;
+  }
+
+ private:
+  TraceRecorder record_;
+  double seconds_ = 0;
 };
 
 }  // namespace
@@ -102,16 +139,71 @@ CacheBytes SampleRunner::held(const Session& session, const Lender* lender) {
   return bytes;
 }
 
+uint64_t SampleRunner::peak() {
+  return std::max(peak_, engine_.pool().peak_bytes()) + engine_.scratch_bytes();
+}
+
+uint64_t SampleRunner::key_bytes(const CacheBytes& held) {
+  const auto keys = static_cast<double>(engine_.pool().used_bytes(MemoryClass::pages_k));
+  const auto values = static_cast<double>(engine_.pool().used_bytes(MemoryClass::pages_v));
+  const auto pages = static_cast<double>(held.sealed + held.open);
+  return keys + values > 0 ? static_cast<uint64_t>(pages * keys / (keys + values) + 0.5) : 0;
+}
+
+void SampleRunner::read(Session& session, std::span<const int32_t> tokens, const Watch& watch,
+                        Reading& reading, Monitor& monitor) {
+  const double before = session.compressor.stats().prompt_seconds;
+  if (!watch.mass || !session.tokens.empty()) {
+    engine_.prefill(session, tokens, monitor);
+    reading.compressing += session.compressor.stats().prompt_seconds - before;
+    return;
+  }
+  TimedRecorder record(static_cast<int>(tokens.size()));
+  PromptObserver* const other = std::exchange(session.observer, &record);
+  try {
+    engine_.prefill(session, tokens, monitor);
+  } catch (...) {
+    session.observer = other;
+    throw;
+  }
+  session.observer = other;
+  reading.watching += record.seconds();
+  reading.compressing += session.compressor.stats().prompt_seconds - before - record.seconds();
+  reading.mass_kept = record.mass_kept();
+}
+
+void SampleRunner::compare(const Session& session, const FullAnswers::Answer& full, Outcome& out) {
+  peak_ = std::max(peak_, engine_.pool().peak_bytes());
+  {
+    const std::unique_ptr<Session> fork = session.fork();
+    Session* const one = fork.get();
+    Fidelity fidelity;
+    const size_t vocab = session.logits.size();
+    for (size_t at = 0; at < full.logits.size(); at += vocab) {
+      fidelity.compare(std::span(full.logits).subspan(at, vocab), fork->logits);
+      const size_t token = at / vocab;
+      if (at + vocab < full.logits.size()) engine_.decode({&one, 1}, {&full.tokens[token], 1});
+    }
+    out.divergence = fidelity.mean_divergence();
+    out.agreement = fidelity.agreement();
+  }
+  engine_.pool().reset_peak();
+}
+
 Outcome SampleRunner::answer(Session& session, const Lender* lender, const Sample& sample,
-                             size_t question, double seconds, Monitor& monitor) {
+                             size_t question, const Reading& reading, const Watch& watch,
+                             Monitor& monitor) {
   Outcome out;
   out.question = static_cast<int>(question);
   out.prompt_tokens = static_cast<int>(session.tokens.size());
   out.prompt_bytes = held(session, lender);
+  out.prompt_key_bytes = key_bytes(out.prompt_bytes);
   const KvShape& shape = engine_.model().config().shape;
   out.full_bytes = uint64_t{2} * sizeof(uint16_t) * static_cast<uint64_t>(shape.layers) *
                    static_cast<uint64_t>(shape.heads) * static_cast<uint64_t>(shape.dim) *
                    session.tokens.size();
+  if (watch.compare) compare(session, watch.compare->answers[question], out);
+  FullAnswers::Answer* const full = watch.record ? &watch.record->answers.emplace_back() : nullptr;
   const Tokenizer& tokenizer = engine_.tokenizer();
   const Clock clock;
   double first = 0, last = 0;
@@ -120,29 +212,50 @@ Outcome SampleRunner::answer(Session& session, const Lender* lender, const Sampl
     if (std::ranges::find(stops_, token) != stops_.end()) return false;
     last = clock.seconds();
     if (out.generated_tokens++ == 0) first = last;
+    if (full && out.generated_tokens <= FullAnswers::kTokens) {
+      full->tokens.push_back(token);
+      full->logits.insert(full->logits.end(), session.logits.begin(), session.logits.end());
+    }
     out.output += tokenizer.piece(token);
     if (!sample.first_line) return true;
     // Nothing behind the first line counts.
     const size_t text = out.output.find_first_not_of('\n');
     return text == std::string::npos || out.output.find('\n', text) == std::string::npos;
   });
-  out.first_seconds = seconds + first;
+  if (full) {
+    if (full->tokens.empty()) full->logits = session.logits;
+    out.divergence = 0;
+    out.agreement = 1;
+  }
+  out.first_seconds = reading.seconds + first;
+  out.compress_seconds = std::max(reading.compressing, 0.0);
   if (out.generated_tokens > 1) out.token_seconds = (last - first) / (out.generated_tokens - 1);
   out.end_bytes = held(session, lender);
+  out.end_key_bytes = key_bytes(out.end_bytes);
+  out.peak_bytes = peak();
+  out.mass_kept = reading.mass_kept;
   out.score = sample.grade(question, out.output);
   return out;
 }
 
 std::vector<Outcome> SampleRunner::run(const Sample& sample, std::string_view spec,
-                                       Protocol protocol, Monitor& monitor) {
+                                       Protocol protocol, Monitor& monitor, const Watch& watch) {
   std::vector<Outcome> outcomes;
   std::unique_ptr<Session> shared;  // the context, or the turns so far
-  double context_seconds = 0;
+  const auto open = [&] {
+    shared.reset();
+    peak_ = 0;
+    engine_.pool().reset_peak();
+    shared = engine_.open(spec, kGreedy);
+    shared->observer = observer_;
+  };
+  Reading of_context;               // what every question of it counts
+  std::optional<double> mass_kept;  // of the first turn
   for (size_t question = 0; question < sample.questions.size(); ++question) {
     monitor.check();
     const bool more = question + 1 < sample.questions.size();
-    const Clock clock;
-    double seconds = 0;
+    Clock clock;
+    Reading reading;
     std::vector<int32_t> behind;  // what follows the context, or the turns so far
     if (shared && sample.turns) {
       behind = next_turn(sample, question);
@@ -151,28 +264,31 @@ std::vector<Outcome> SampleRunner::run(const Sample& sample, std::string_view sp
       behind = prompt.question;
       if (protocol == Protocol::aware) {
         behind.insert(behind.begin(), prompt.context.begin(), prompt.context.end());
-        shared = engine_.open(spec, kGreedy);
-        shared->observer = observer_;
-      } else if (!shared) {
-        shared = engine_.open(spec, kGreedy);
-        shared->observer = observer_;
-        engine_.prefill(*shared, prompt.context, monitor);
-        context_seconds = clock.seconds();
+        open();
       } else {
-        seconds = context_seconds;
+        if (!shared) {
+          open();
+          read(*shared, prompt.context, watch, of_context, monitor);
+          of_context.seconds = clock.seconds() - of_context.watching;
+          of_context.watching = 0;
+          clock = {};
+        }
+        reading = of_context;
       }
     }
     // A further turn follows the true answer, not the one that is generated: that goes into a fork.
     // So does what is asked of the context alone, with the question.
     const bool forks_turn = sample.turns && more;
     const bool forks_context = !sample.turns && protocol == Protocol::agnostic && more;
-    if (!forks_context) engine_.prefill(*shared, behind, monitor);
+    if (!forks_context) read(*shared, behind, watch, reading, monitor);
     const Lender lender{shared.get(), shared->store->bytes()};
     const std::unique_ptr<Session> fork = forks_turn || forks_context ? shared->fork() : nullptr;
-    if (forks_context) engine_.prefill(*fork, behind, monitor);
-    seconds += clock.seconds();
+    if (forks_context) read(*fork, behind, watch, reading, monitor);
+    reading.seconds += clock.seconds() - reading.watching;
+    if (question == 0) mass_kept = reading.mass_kept;
+    if (!reading.mass_kept) reading.mass_kept = mass_kept;
     outcomes.push_back(answer(fork ? *fork : *shared, fork ? &lender : nullptr, sample, question,
-                              seconds, monitor));
+                              reading, watch, monitor));
   }
   return outcomes;
 }

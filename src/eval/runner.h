@@ -31,11 +31,46 @@ struct Outcome {
   int prompt_tokens = 0, generated_tokens = 0;
   // Held after the prompt, and after the answer, as if nothing of it were shared.
   CacheBytes prompt_bytes, end_bytes;
+  // Of their pages (sealed and open), those of keys; the others are of values. As the pool has
+  // them: beside beginnings of prompts that are kept for others, their share of all pages.
+  uint64_t prompt_key_bytes = 0, end_key_bytes = 0;
   uint64_t full_bytes = 0;  // of an f16 cache of the prompt
   // From nothing to the first token of the answer: with a context that is shared, the time it took
   // counts in full for each of its questions.
   double first_seconds = 0;
   double token_seconds = 0;  // of each token after the first; 0 if there is none
+  // Of first_seconds: what the compression took, scores, budgets, choosing and coding.
+  double compress_seconds = 0;
+  // The most that was held at once since the session of the prompt was opened: everything counted
+  // in the pool, a prompt in flight too, and the scratch of the forward pass.
+  uint64_t peak_bytes = 0;
+  // Where they are asked for, see Watch.
+  std::optional<double> divergence, agreement, mass_kept;
+};
+
+// What the full cache answers to the questions of a sample, and how likely every token was to it.
+struct FullAnswers {
+  static constexpr int kTokens = 64;  // of each answer at most: logits are large
+  struct Answer {
+    std::vector<int32_t> tokens;
+    std::vector<float> logits;  // [tokens, vocab] before each token; of an empty answer one row
+  };
+  std::vector<Answer> answers;  // by question
+};
+
+// What is measured beside the answers. It takes no part in their times and peaks.
+struct Watch {
+  // The spec is "full": keeps what it answers.
+  FullAnswers* record = nullptr;
+  // Feeds the full cache's answers token by token (teacher forcing): Outcome::divergence is the
+  // mean KL divergence from the full cache's distributions, agreement how often both hold the same
+  // token for the most likely.
+  const FullAnswers* compare = nullptr;
+  // Outcome::mass_kept: of the attention that the last kMassQueries queries of the text that is
+  // compressed pay to rows of their layer, the share that goes to rows that are kept; a mean over
+  // heads. Further turns have that of the first.
+  bool mass = false;
+  static constexpr int kMassQueries = 32;
 };
 
 // A model's tokenizer, as tasks see it. The tokenizer outlives it.
@@ -57,11 +92,12 @@ class SampleRunner {
   const TokenText& text() const { return text_; }
   // What is around each sample: begin token, template.
   int wrapper_tokens() const;
-  // Looks on while contexts are compressed, and further turns; null: nobody. Not owned.
+  // Looks on while contexts are compressed, and further turns, unless Watch::mass does; null:
+  // nobody. Not owned.
   void let_watch(PromptObserver* observer) { observer_ = observer; }
   // Greedy answers to all questions of the sample. Throws what Engine::prefill does.
   std::vector<Outcome> run(const Sample& sample, std::string_view spec, Protocol protocol,
-                           Monitor& monitor);
+                           Monitor& monitor, const Watch& watch = {});
 
  private:
   struct Pieces {
@@ -76,15 +112,26 @@ class SampleRunner {
     CacheBytes alone;
   };
   static CacheBytes held(const Session& session, const Lender* lender);
-  // `seconds`: what reading the prompt took.
+  // What reading the prompt took.
+  struct Reading {
+    double seconds = 0, compressing = 0;
+    double watching = 0;  // neither counts in the others
+    std::optional<double> mass_kept;
+  };
+  void read(Session& session, std::span<const int32_t> tokens, const Watch& watch, Reading& reading,
+            Monitor& monitor);
   Outcome answer(Session& session, const Lender* lender, const Sample& sample, size_t question,
-                 double seconds, Monitor& monitor);
+                 const Reading& reading, const Watch& watch, Monitor& monitor);
+  void compare(const Session& session, const FullAnswers::Answer& full, Outcome& out);
+  uint64_t peak();
+  uint64_t key_bytes(const CacheBytes& held);
 
   Engine& engine_;
   const std::optional<ChatTemplate> chat_;
   std::vector<int32_t> stops_;
   const ModelText text_;
   PromptObserver* observer_ = nullptr;
+  size_t peak_ = 0;  // of the pool, before what was watched
 };
 
 }  // namespace pith

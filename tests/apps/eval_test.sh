@@ -70,6 +70,69 @@ eval_pith --kv full --kv knorm:budget=0.5 --results "$dir/r.sqlite" >"$dir/c" ||
 grep -q "query-agnostic" "$dir/c" || fail "the table does not name its protocol"
 grep -q "knorm:budget=0.5" "$dir/c" || fail "no row of the added spec"
 
+# What is measured together: bytes by class, peak and the compression's share.
+json "$dir/a" 'all(abs(r["cache_bytes"] - sum(r["cache_%s_bytes" % c] for c in
+                       ("key", "value", "metadata", "summary", "other"))) <= 5 for r in j)'
+json "$dir/a" 'all(r["peak_bytes"] > r["end_bytes"] and 0 < r["compression_share"] < 1 for r in j)'
+json "$dir/a" 'all(r["kl_mean"] is None for r in j)'
+
+# --fidelity measures again what was not compared, and answers stay the same.
+eval_pith $specs --fidelity --results "$dir/r.sqlite" --json >"$dir/f" || fail "--fidelity"
+json "$dir/f" 'all((r["kl_mean"] == 0 and r["top1_agreement"] == 1) == (r["spec"] == "full")
+                   for r in j)'
+json "$dir/f" 'all(0 < r["mass_kept"] < 0.9 for r in j if r["spec"] != "full")'
+json "$dir/f" 'all(r["score"] == (100 if r["spec"] == "full" else 0) for r in j if "niah" in r["task"])'
+
+# A file of the first version gets the columns that it lacks, and keeps its rows.
+python3 - "$dir/r.sqlite" "$dir/old.sqlite" <<'PY' || fail "an old file"
+import sqlite3, sys
+new, old = sqlite3.connect(sys.argv[1]), sqlite3.connect(sys.argv[2])
+later = {"prompt_key_bytes", "prompt_value_bytes", "prompt_pseudo_bytes", "prompt_lane_bytes",
+         "prompt_summary_bytes", "prompt_dropped_bytes", "key_bytes", "value_bytes", "peak_bytes",
+         "compress_seconds", "divergence", "agreement", "mass_kept"}
+columns = [c for c in new.execute("PRAGMA table_info(results)") if c[1] not in later]
+names = ", ".join(c[1] for c in columns)
+keys = ", ".join(c[1] for c in columns if c[5])
+old.execute("CREATE TABLE results (%s, PRIMARY KEY (%s)) WITHOUT ROWID"
+            % (", ".join(c[1] + " " + c[2] for c in columns), keys))
+old.executemany("INSERT INTO results VALUES (%s)" % ",".join("?" * len(columns)),
+                new.execute("SELECT " + names + " FROM results"))
+old.execute("PRAGMA application_id = 0x70697468")
+old.execute("PRAGMA user_version = 1")
+old.commit()
+PY
+eval_pith $specs --protocol both --results "$dir/old.sqlite" --json >"$dir/g" || fail "an old file"
+json "$dir/g" 'len(j) == 12 and all(r["peak_bytes"] is None and r["cache_bytes"] > 0 for r in j)'
+python3 - "$dir/old.sqlite" <<'PY' || fail "a later file"
+import sqlite3, sys
+file = sqlite3.connect(sys.argv[1])
+file.execute("PRAGMA user_version = 99")
+file.commit()
+PY
+refused 1 'written by a later version of pith eval' eval_pith --results "$dir/old.sqlite"
+
+# As many sessions at once as fit: where one of the full cache does, several of the smaller one do.
+full=$(python3 -c 'import json, sys; print(max(r["end_bytes"] for r in json.load(open(sys.argv[1]))))' \
+  "$dir/f")
+eval_pith $specs --batch-memory $((full * 5 / 4)) --results "$dir/r.sqlite" --json >"$dir/h" ||
+  fail "--batch-memory"
+json "$dir/h" 'all(r["tokens_per_second"] > 0 and r["batch_tokens_per_second"] > 0 and
+                   (r["batch_sessions"] == 1) == (r["spec"] == "full") for r in j)'
+
+# A plan says the same as flags, and flags win.
+cat >"$dir/plan.json" <<EOF
+{"models": ["$dir/recall.gguf"], "specs": ["full", "streaming_llm:sink=2"], "budgets": [8, 0.5],
+ "data": ["ruler=$dir/niah_own.jsonl"], "lengths": [512], "samples": 1, "seeds": [42]}
+EOF
+"$pith" eval "$dir/plan.json" --samples 2 --json >"$dir/p" || fail "a plan"
+json "$dir/p" '([(r["spec"], r["samples"]) for r in j] ==
+                [("full", 2), ("streaming_llm:budget=8,sink=2", 2),
+                 ("streaming_llm:budget=0.5,sink=2", 2)]) and j[0]["score"] == 100'
+echo '{"models": ["m.gguf"], "lenghts": [512]}' >"$dir/bad.json"
+refused 1 'bad.json: "lenghts" is no field of a plan; did you mean "lengths"?' \
+  "$pith" eval "$dir/bad.json" --results "$dir/none.sqlite"
+[ -e "$dir/none.sqlite" ] && fail "a refused plan left a file"
+
 refused 2 'no task or suite "niah"' eval_pith --task niah
 refused 2 'FORMAT=FILE' eval_pith --data "$dir/niah_own.jsonl"
 refused 2 'longbench' eval_pith --data "squad=$dir/niah_own.jsonl"

@@ -1,4 +1,4 @@
-#include "apps/fidelity.h"
+#include "eval/fidelity.h"
 
 #include <cmath>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "apps/trace_record.h"
+#include "eval/trace_record.h"
 
 #include <algorithm>
 #include <numeric>

@@ -1,0 +1,60 @@
+// `pith eval` of one model: everything is checked when it is made, and measured when it runs.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/eval_options.h"
+#include "apps/eval_results.h"
+#include "eval/runner.h"
+
+namespace pith {
+
+class Evaluation {
+ public:
+  // Opens the model, reads all files and makes the first sample of every task and length. The
+  // options outlive it.
+  Evaluation(const EvalOptions& options, const std::string& model);
+
+  int64_t samples() const;  // over all specs
+  // First the throughput of every spec and length, if it is asked for. Then one sample after the
+  // other, each with every spec; what is in the results is taken from there. Rows are added in the
+  // order of the tables. Throws interrupted.
+  void run(EvalResults& results, std::vector<EvalRow>& rows, const std::function<void()>& done);
+
+ private:
+  void read_materials();
+  void find_all_tasks();
+  std::optional<ChatTemplate> chat_template();
+  SampleRequest request(int tokens, uint64_t seed, int index) const;
+  void check_lengths() const;
+  int samples_of(const Task& task) const;
+  std::string settings_of(const Task& task) const;
+  EvalKey key(const Task& task, int tokens, uint64_t seed, int index, const std::string& spec,
+              Protocol protocol) const;
+  void note_flags(EvalResults& results) const;
+  void measure_throughputs(EvalResults& results);
+  void run_sample(const Task& task, int tokens, uint64_t seed, int index, Protocol protocol,
+                  EvalResults& results, std::vector<EvalRow>& rows,
+                  const std::function<void()>& done);
+
+  const EvalOptions& options_;
+  const std::string model_;
+  std::unique_ptr<Engine> engine_;
+  Materials materials_;
+  std::string questions_hash_ = "own", settings_, chat_name_ = "none";
+  std::vector<const Task*> tasks_;
+  std::vector<std::unique_ptr<const Task>> files_;
+  std::map<const Task*, std::string> hashes_;
+  std::vector<std::string> specs_;
+  std::vector<Protocol> protocols_;
+  std::vector<int> lengths_;
+  std::vector<uint64_t> seeds_;
+  std::unique_ptr<SampleRunner> runner_;
+};
+
+}  // namespace pith
