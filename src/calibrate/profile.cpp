@@ -174,10 +174,10 @@ std::vector<std::string> profile_candidates() {
                          : bit == "8" ? ",cache=q8"
                                       : "+kivi:bits=" + bit));
   };
-  add("snapkv:budget=", {"0.05", "0.1", "0.2", "0.4"}, {"16", "8", "4", "2"});
+  add("snapkv:budget=", {"0.02", "0.05", "0.1", "0.2", "0.4"}, {"16", "8", "4", "2"});
   add("coverage:mass=", {"0.5", "0.8", "0.9", "0.95", "0.98"}, {"16", "8", "4", "2"});
   for (const char* method : {"adakv", "pyramidkv", "dynamickv", "fastkv"})
-    add(std::string(method) + ":budget=", {"0.05", "0.1", "0.2"}, {"16", "4"});
+    add(std::string(method) + ":budget=", {"0.02", "0.05", "0.1", "0.2"}, {"16", "4"});
   return specs;
 }
 
