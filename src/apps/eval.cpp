@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 
 #include "apps/command.h"
@@ -53,6 +54,19 @@ void print_results(const std::vector<EvalRow>& rows, const std::string& format) 
   }
 }
 
+// Many samples may have one each.
+void show_warnings(const std::set<std::string>& warnings) {
+  constexpr size_t kMost = 3;
+  size_t shown = 0;
+  for (const std::string& warning : warnings) {
+    if (shown++ == kMost) break;
+    std::fprintf(stderr, "pith: %s\n", warning.c_str());
+  }
+  if (warnings.size() > kMost)
+    std::fprintf(stderr, "pith: and %s more such warnings\n",
+                 count_text(warnings.size() - kMost).c_str());
+}
+
 int measure(const EvalOptions& options, std::optional<EvalResults>& results,
             std::vector<EvalRow>& rows) {
   if (options.models.empty()) throw Error(Errc::bad_option, "-m FILE is missing: which model?");
@@ -63,17 +77,20 @@ int measure(const EvalOptions& options, std::optional<EvalResults>& results,
     total += evaluations.back()->samples();
   }
   results.emplace(options.results);
+  bool stopped = false;
   {
     ProgressBar bar;
     bar.progress("eval", 0, total);
     try {
       for (const auto& evaluation : evaluations)
         evaluation->run(*results, rows, [&] { bar.progress("eval", ++done, total); });
-      return 0;
     } catch (const Error& error) {
       if (error.code() != Errc::interrupted || rows.empty()) throw;
+      stopped = true;
     }
   }
+  for (const auto& evaluation : evaluations) show_warnings(evaluation->warnings());
+  if (!stopped) return 0;
   std::fprintf(stderr, "pith: interrupted after %s of %s samples%s\n",
                count_text(static_cast<uint64_t>(done)).c_str(),
                count_text(static_cast<uint64_t>(total)).c_str(),

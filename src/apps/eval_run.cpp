@@ -23,7 +23,12 @@ std::string hash_text(std::string_view text) {
 // Draws nothing itself: what is counted is samples.
 class SampleMonitor final : public Monitor {
  public:
+  explicit SampleMonitor(std::set<std::string>& warnings) : warnings_(warnings) {}
   bool stopped() const override { return interrupted(); }
+  void warn(std::string_view sentence) override { warnings_.emplace(sentence); }
+
+ private:
+  std::set<std::string>& warnings_;
 };
 
 EngineArguments with_model(EngineArguments engine, const std::string& model) {
@@ -166,7 +171,7 @@ void Evaluation::note_flags(EvalResults& results) const {
 }
 
 void Evaluation::measure_throughputs(EvalResults& results) {
-  SampleMonitor monitor;
+  SampleMonitor monitor(warnings_);
   for (const int tokens : lengths_)
     for (const std::string& spec : specs_) {
       std::optional<Throughput> measured;
@@ -195,7 +200,7 @@ void Evaluation::run(EvalResults& results, std::vector<EvalRow>& rows,
 void Evaluation::run_sample(const Task& task, int tokens, uint64_t seed, int index,
                             Protocol protocol, EvalResults& results, std::vector<EvalRow>& rows,
                             const std::function<void()>& done) {
-  SampleMonitor monitor;
+  SampleMonitor monitor(warnings_);
   std::optional<Sample> sample;
   std::optional<FullAnswers> full;
   for (const std::string& spec : specs_) {

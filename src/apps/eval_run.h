@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ class Evaluation {
   // other, each with every spec; what is in the results is taken from there. Rows are added in the
   // order of the tables. Throws interrupted.
   void run(EvalResults& results, std::vector<EvalRow>& rows, const std::function<void()>& done);
+
+  // What `auto` did not do as it was asked: sentences, each once.
+  const std::set<std::string>& warnings() const { return warnings_; }
 
  private:
   void read_materials();
@@ -55,6 +59,7 @@ class Evaluation {
   std::vector<int> lengths_;
   std::vector<uint64_t> seeds_;
   std::unique_ptr<SampleRunner> runner_;
+  std::set<std::string> warnings_;
 };
 
 }  // namespace pith
