@@ -67,6 +67,13 @@ void show_warnings(const std::set<std::string>& warnings) {
                  count_text(warnings.size() - kMost).c_str());
 }
 
+// Before long work whose figures go there.
+void make_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw Error(Errc::io, path + ": no folder can be made there: " + error.message());
+}
+
 int measure(const EvalOptions& options, std::optional<EvalResults>& results,
             std::vector<EvalRow>& rows) {
   if (options.models.empty()) throw Error(Errc::bad_option, "-m FILE is missing: which model?");
@@ -76,6 +83,7 @@ int measure(const EvalOptions& options, std::optional<EvalResults>& results,
     evaluations.push_back(std::make_unique<Evaluation>(options, model));
     total += evaluations.back()->samples();
   }
+  if (!options.figures.empty()) make_folder(options.figures);
   results.emplace(options.results);
   bool stopped = false;
   {
@@ -97,13 +105,6 @@ int measure(const EvalOptions& options, std::optional<EvalResults>& results,
                options.results.empty() ? "; with --results FILE the next run would go on here"
                                        : "; the same command goes on from here");
   return 130;
-}
-
-// Before long work whose figures go there.
-void make_folder(const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) throw Error(Errc::io, path + ": no folder can be made there: " + error.message());
 }
 
 void show(const EvalOptions& options, EvalResults& results, const std::vector<EvalRow>& rows) {
@@ -130,16 +131,22 @@ int evaluate(EvalOptions& options) {
   if (!options.plan.empty()) read_plan(read_file(options.plan), options.plan, options);
   if (options.report_only && options.results.empty())
     throw Error(Errc::bad_option, "--report-only shows what --results FILE holds; name the file");
-  if (!options.figures.empty()) make_folder(options.figures);
   std::optional<EvalResults> results;
   std::vector<EvalRow> rows;
   int code = 0;
   if (options.report_only) {
+    for (const char* const flag :
+         {"--model", "--kv", "--budget", "--task", "--data", "--lengths", "--samples", "--seeds",
+          "--protocol", "--fidelity", "--batch-memory", "--share-prompts"})
+      if (options.given.contains(flag))
+        throw Error(Errc::bad_option, std::string("--report-only shows all that the file holds; ") +
+                                          "leave " + flag + " out");
     results.emplace(options.results, EvalResults::Open::existing);
     rows = results->all();
     if (rows.empty())
       throw Error(Errc::bad_file,
                   options.results + ": holds no results; run without --report-only");
+    if (!options.figures.empty()) make_folder(options.figures);
   } else {
     code = measure(options, results, rows);
   }

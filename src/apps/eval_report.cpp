@@ -300,6 +300,10 @@ std::vector<Figure> figures_of(const Part& part, size_t number) {
              : "Up to the first token, compression included, and for each token after it.",
          speed_figure(last), "", part.rows});
   }
+  std::set<std::string> names;  // long ones are cut short
+  for (Figure& figure : figures)
+    for (int copy = 2; !names.insert(figure.name).second; ++copy)
+      figure.name = figure.name.substr(0, figure.name.rfind("--")) + fmt::format("--{}", copy);
   return figures;
 }
 

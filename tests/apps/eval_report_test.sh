@@ -30,6 +30,7 @@ for f in files:
 PY
 "$pith" eval --report-only 2>"$dir/err" && fail "--report-only without a file"
 grep -q "name the file" "$dir/err" || fail "said: $(cat "$dir/err")"
+refused 2 'leave --kv out' "$pith" eval --results "$dir/r.sqlite" --report-only --kv full
 "$pith" eval --results "$dir/none.sqlite" --report-only 2>"$dir/err" && fail "no such file"
 [ -e "$dir/none.sqlite" ] && fail "--report-only made a file"
 
