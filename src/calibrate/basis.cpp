@@ -399,7 +399,7 @@ HeadBases find_bases(Engine& engine, std::span<const std::vector<int32_t>> promp
   const size_t heads = static_cast<size_t>(shape.layers) * static_cast<size_t>(shape.heads);
   const std::vector<int64_t> dims = {shape.dim, shape.dim, shape.heads, shape.layers};
   const std::vector<float> zero(heads * static_cast<size_t>(shape.dim * shape.dim), 0.0f);
-  SampleSums sums(progress_file, "bases " + config.digest + " " + text_digest(prompts),
+  SampleSums sums(progress_file, "bases 2 " + config.digest + " " + text_digest(prompts),
                   {{"queries", dims, zero},
                    {"keys", dims, zero},
                    {"values", dims, zero},

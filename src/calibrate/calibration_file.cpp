@@ -112,7 +112,7 @@ SampleSums::SampleSums(std::string path, std::string signature, std::vector<Cali
         file->floats(t.name, static_cast<int64_t>(t.values.size()));
     t.values.assign(values.begin(), values.end());
   }
-  done_ = static_cast<int>(file->integer(kDone));
+  done_ = static_cast<int>(std::max<int64_t>(file->integer(kDone), 0));
 }
 
 void SampleSums::finish_sample() {

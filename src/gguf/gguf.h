@@ -60,6 +60,8 @@ class GgufFile {
   virtual uint32_t version() const = 0;
   virtual uint64_t alignment() const = 0;
   virtual size_t bytes() const = 0;  // of the whole file
+  // 32 hexadecimal digits of all of them (XXH3). Reads the file from end to end.
+  virtual std::string content_digest() const = 0;
 
   // Metadata. A missing key, or one of another type, throws bad_file unless there is a fallback.
   virtual std::span<const GgufEntry> entries() const = 0;

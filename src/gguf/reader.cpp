@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "base/digest.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "gguf/contents.h"
@@ -26,6 +27,11 @@ class Reader final : public GgufFile {
   uint32_t version() const override { return contents_.version; }
   uint64_t alignment() const override { return contents_.alignment; }
   size_t bytes() const override { return bytes_.size(); }
+  std::string content_digest() const override {
+    Digest digest;
+    digest.add(bytes_.data(), bytes_.size());
+    return digest.text();
+  }
   std::span<const GgufEntry> entries() const override { return contents_.entries; }
   std::span<const GgufTensor> tensors() const override { return contents_.tensors; }
 

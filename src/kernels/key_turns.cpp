@@ -27,6 +27,13 @@ KeyTurns::KeyTurns(const Rope& rope)
   }
 }
 
+size_t KeyTurns::bytes() const {
+  size_t numbers = inv_freq_.capacity();
+  for (const auto* tables : {&cos_, &sin_})
+    for (const std::vector<float>& table : *tables) numbers += table.capacity();
+  return numbers * sizeof(float);
+}
+
 bool KeyTurns::is(const Rope& rope) const {
   return half_split_ == rope.half_split && std::ranges::equal(inv_freq_, rope.inv_freq);
 }

@@ -26,6 +26,7 @@ class KeyTurns {
   void turn(const KernelTable& table, float* rows, int dim, std::span<const int32_t> positions,
             int way, float* scratch) const;
   size_t scratch_floats() const { return 2 * inv_freq_.size(); }
+  size_t bytes() const;  // of its tables
 
  private:
   static constexpr int kBits = 8, kDigits = 3;

@@ -179,6 +179,27 @@ struct WithOutliers {
     put_outliers(kShares, cut, x, stride, rows, dim, layout, Base::number_at, page);
   }
 
+  static bool sound(const std::byte* page, int rows, int dim) {
+    const OutlierLayout layout(rows, dim);
+    const uint32_t head = word<uint32_t>(page), count = head & ~kWidePlaces;
+    if (((head & kWidePlaces) != 0) != layout.wide ||
+        word<uint32_t>(page + 4) != static_cast<uint32_t>(layout.codes) ||
+        word<uint32_t>(page + 8) != static_cast<uint32_t>(kShares.columns ? rows : dim) ||
+        word<uint32_t>(page + 12) != static_cast<uint32_t>(layout.amounts) ||
+        count > static_cast<uint32_t>(layout.most))
+      return false;
+    const int size = layout.wide ? 4 : 2;
+    int64_t least = 0;
+    for (uint32_t i = 0; i < count; ++i) {
+      uint32_t place = 0;
+      __builtin_memcpy(&place, page + kOutlierHeader + int64_t{size} * i,
+                       static_cast<size_t>(size));
+      if (place < least || place >= int64_t{rows} * dim) return false;
+      least = int64_t{place} + 1;
+    }
+    return true;
+  }
+
   static void decode(const std::byte* page, int first_row, int rows, int dim, float* x) {
     kBase.decode(codes(page), first_row, rows, dim, x);
     each_outlier<kShares.columns>(page, [&](int row, int column, float amount) {
@@ -218,7 +239,7 @@ struct WithOutliers {
   }
 
   static constexpr PageKernels table() {
-    PageKernels t{bytes, encode, decode, nullptr, nullptr, nullptr, nullptr};
+    PageKernels t{bytes, encode, decode, nullptr, nullptr, nullptr, nullptr, sound};
     if constexpr (Base::kPrepares) {
       t.query_floats = query_floats;
       t.prepare = prepare;

@@ -99,6 +99,9 @@ struct PageKernels {
   // A format with integer sums rounds p to 16 bits, by 64 rows of the page and head.
   void (*accumulate)(const std::byte* page, int rows, int dim, const float* p, int64_t p_stride,
                      int heads, float* acc);
+  // Whether a page of `bytes` bytes that came from elsewhere can be read: its places and offsets
+  // lie inside. Null: every page of that size can.
+  bool (*sound)(const std::byte* page, int rows, int dim) = nullptr;
 };
 
 // Rows [row0, row0 + rows) of a weight matrix times m activation rows:

@@ -13,6 +13,7 @@ namespace pith {
 HeadImage HeadCache::image() const {
   HeadImage image;
   image.sealed_pages = sealed_;
+  if (tiered()) image.tiers = tiers_.span().first(static_cast<size_t>(sealed_));
   image.positions = positions_.span();
   image.scores = scores_.span();
   image.summaries = summaries_.span();
@@ -70,17 +71,19 @@ std::string HeadCache::why_not(const HeadImage& image, const PageSummary* summar
           page_bytes(*side, static_cast<int>(p), count, image.sealed_pages))
         return "has a page of another size";
   }
-  for (size_t p = 0; p < static_cast<size_t>(image.sealed_pages); ++p)
-    if (tier_of(image.k[p].size(), image.v[p].size()) < 0) return "has a page of another size";
+  const auto sealed = static_cast<size_t>(image.sealed_pages);
+  if (image.tiers.size() != (tiered() ? sealed : 0)) return "has not one tier per sealed page";
+  for (size_t p = 0; p < sealed; ++p) {
+    const size_t tier = tiered() ? image.tiers[p] : 0;
+    if (tier >= formats_.size()) return "has a page of a tier that there is not";
+    for (const auto& [side, page] : {std::pair(&k_, image.k[p]), std::pair(&v_, image.v[p])}) {
+      const Format& format = side->formats[tier];
+      if (page.size() != format.bytes) return "has a page of another size";
+      if (format.kernels->sound && !format.kernels->sound(page.data(), page_rows_, side->dim))
+        return "has a page whose outliers lie outside of it";
+    }
+  }
   return {};
-}
-
-// Tiers differ in the size of their pages. -1: none has such pages.
-int HeadCache::tier_of(size_t k_bytes, size_t v_bytes) const {
-  for (size_t t = 0; t < formats_.size(); ++t)
-    if (k_.formats[t].bytes == k_bytes && v_.formats[t].bytes == v_bytes)
-      return static_cast<int>(t);
-  return -1;
 }
 
 size_t HeadCache::restore_bytes(const HeadImage& image) const {
@@ -117,10 +120,7 @@ void HeadCache::restore(const HeadImage& image, const PageSummary* summary) {
       std::memcpy(page->data, (*pages)[p].data(), (*pages)[p].size());
     }
   }
-  for (int p = 0; tiered() && p < image.sealed_pages; ++p) {
-    const auto at = static_cast<size_t>(p);
-    tiers_.push_back(static_cast<uint8_t>(tier_of(image.k[at].size(), image.v[at].size())));
-  }
+  tiers_.append(image.tiers);
   positions_.append(image.positions);
   scores_.append(image.scores);
   unscored_ = static_cast<int>(image.positions.size() - image.scores.size());

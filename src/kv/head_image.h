@@ -11,6 +11,7 @@ namespace pith {
 // Spans point into the head, until it changes, or into a mapped file. Between prompts only.
 struct HeadImage {
   int sealed_pages = 0;
+  std::span<const uint8_t> tiers;      // [sealed pages], if the spec has tiers
   std::span<const int32_t> positions;  // [rows]
   std::span<const float> scores;       // [rows]
   std::span<const float> summaries;    // [sealed pages, floats of the policy's reader]

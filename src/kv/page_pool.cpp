@@ -204,7 +204,7 @@ struct PagePool::State {
 
 const char* name(MemoryClass what) {
   constexpr std::array<const char*, kMemoryClasses> kNames = {
-      "keys", "values", "pseudo rows", "lanes", "summaries", "prompt", "dropped tokens"};
+      "keys", "values", "pseudo rows", "lanes", "summaries", "prompt", "dropped tokens", "bases"};
   return kNames[static_cast<size_t>(what)];
 }
 

@@ -21,8 +21,17 @@
 
 namespace pith {
 
-enum class MemoryClass : uint8_t { pages_k, pages_v, pseudo, lanes, summaries, prompt, dropped };
-inline constexpr int kMemoryClasses = 7;
+enum class MemoryClass : uint8_t {
+  pages_k,
+  pages_v,
+  pseudo,
+  lanes,
+  summaries,
+  prompt,
+  dropped,
+  bases
+};
+inline constexpr int kMemoryClasses = 8;
 const char* name(MemoryClass what);
 // "12 MiB", rounded up: how sentences name amounts of cache memory.
 std::string mebibytes(size_t bytes);

@@ -174,7 +174,6 @@ class HeadCache {
     return page >= sealed_ || format(side, page).moves;
   }
   size_t coded_cost(const Side& side) const;
-  int tier_of(size_t k_bytes, size_t v_bytes) const;
   // Of an open page: full ones, and such as have room for so many rows. Where pages are coded, an
   // open one grows with its rows, as it is large beside them.
   size_t open_bytes() const { return open_bytes(page_rows_); }

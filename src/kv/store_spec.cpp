@@ -92,6 +92,19 @@ void from_basis(const Basis& basis, const float* rows, int count, float* out) {
   multiply(rows, count, basis.up.data(), basis.rank, basis.dim, out);
 }
 
+size_t BasisTable::bytes() const {
+  size_t bytes = (k.capacity() + v.capacity()) * sizeof(Basis);
+  for (const auto* side : {&k, &v})
+    for (const Basis& basis : *side)
+      bytes += (basis.down.capacity() + basis.up.capacity()) * sizeof(float);
+  const KeyTurns* last = nullptr;  // layers that turn alike share theirs
+  for (const auto& layer : turns) {
+    if (layer && layer.get() != last) bytes += layer->bytes();
+    last = layer.get();
+  }
+  return bytes;
+}
+
 std::shared_ptr<const BasisTable> hadamard_bases(int dim, uint64_t seed) {
   const int run = dim & -dim;
   Random random(seed);

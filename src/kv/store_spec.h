@@ -36,6 +36,7 @@ struct BasisTable {
   // them, and are turned to their positions whenever they are read. Null, or none at all: keys lie
   // as they came.
   std::vector<std::shared_ptr<const KeyTurns>> turns = {};
+  size_t bytes() const;  // of memory, all in all
 };
 
 // A rotation that spreads outliers over all coordinates: random signs, then a Walsh-Hadamard

@@ -1,9 +1,8 @@
 // Tensor names to LayerWeights, per architecture.
-#include <cstdio>
 #include <deque>
 #include <limits>
-#include <xxhash.h>
 
+#include "base/digest.h"
 #include "base/error.h"
 #include "model/config.h"
 #include "model/model.h"
@@ -128,26 +127,20 @@ class GgufModel final : public Model {
   // Of everything that makes a model another one, without reading gigabytes: metadata, tensor
   // table, and 4 KiB from both ends of every tensor.
   std::string digest() const {
-    XXH3_state_t* state = XXH3_createState();
-    XXH3_128bits_reset(state);
+    Digest digest;
     for (const GgufEntry& e : file_->entries()) {
-      XXH3_128bits_update(state, e.key.data(), e.key.size());
-      XXH3_128bits_update(state, e.raw.data(), e.raw.size());
+      digest.add(e.key.data(), e.key.size());
+      digest.add(e.raw.data(), e.raw.size());
     }
     for (const GgufTensor& t : file_->tensors()) {
-      XXH3_128bits_update(state, t.name.data(), t.name.size());
-      XXH3_128bits_update(state, &t.dtype, sizeof t.dtype);
-      XXH3_128bits_update(state, t.dims.data(), t.dims.size() * sizeof(int64_t));
+      digest.add(t.name.data(), t.name.size());
+      digest.add(&t.dtype, sizeof t.dtype);
+      digest.add(t.dims.data(), t.dims.size() * sizeof(int64_t));
       const size_t end = std::min<size_t>(t.data.size(), 4096);
-      XXH3_128bits_update(state, t.data.data(), end);
-      XXH3_128bits_update(state, t.data.data() + (t.data.size() - end), end);
+      digest.add(t.data.data(), end);
+      digest.add(t.data.data() + (t.data.size() - end), end);
     }
-    const XXH128_hash_t hash = XXH3_128bits_digest(state);
-    XXH3_freeState(state);
-    char text[33];
-    std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(hash.high64),
-                  static_cast<unsigned long long>(hash.low64));
-    return text;
+    return digest.text();
   }
 
   std::shared_ptr<const GgufFile> file_;

@@ -50,6 +50,7 @@ class Reading {
       fail("holds tensors that belong to no adapter of a model with " +
            std::to_string(shape_.layers) + " layers; run 'pith distill' again");
     a.memory = file_;
+    a.content_digest = file_->content_digest();
     return std::make_shared<const Adapter>(std::move(a));
   }
 

@@ -50,6 +50,7 @@ struct Adapter {
   TokenScorer scorer;
   std::vector<LayerAdapter> layers;
   std::shared_ptr<const void> memory;  // what the matrices point into
+  std::string content_digest;          // of the file
 
   // Throws io or bad_file; bad_file too if the file was made for a model of another shape or, where
   // the digest is not empty, for another model.

@@ -41,6 +41,7 @@ class FromFile final : public Calibration {
 
   std::string_view model_digest() const override { return digest_; }
   std::string path() const override { return file_->path(); }
+  std::string content_digest() const override { return file_->content_digest(); }
 
  private:
   std::shared_ptr<const GgufFile> file_;
@@ -59,6 +60,7 @@ class Blank final : public Calibration {
   std::vector<std::string> texts(std::string_view) const override { return {}; }
   std::string_view model_digest() const override { return {}; }
   std::string path() const override { return {}; }
+  std::string content_digest() const override { return {}; }
 
  private:
   mutable std::deque<std::vector<float>> zeros_;  // spans into them stay valid

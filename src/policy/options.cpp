@@ -312,6 +312,7 @@ const Calibration& Options::calibration(std::string_view key, std::string_view d
     if (path.empty())
       fail("'" + std::string(key) + "' is missing; `" + std::string(made_by) + "` makes the file");
     calibrations_.push_back(Calibration::load(path, model_digest_));
+    files_digest_ += calibrations_.back()->content_digest();
   }
   return *calibrations_.back();
 }
@@ -323,7 +324,9 @@ std::shared_ptr<const Adapter> Options::adapter(std::string_view key, std::strin
   if (describes_) return std::make_shared<const Adapter>();
   if (path.empty())
     fail("'" + std::string(key) + "' is missing; `" + std::string(made_by) + "` makes the file");
-  return Adapter::load(path, shape, model_digest_);
+  std::shared_ptr<const Adapter> adapter = Adapter::load(path, shape, model_digest_);
+  files_digest_ += adapter->content_digest;
+  return adapter;
 }
 
 void Options::finish() const {

@@ -111,6 +111,8 @@ class Options {
   // Called after a method has read its options: throws for keys nobody asked for.
   void finish() const;
   std::span<const OptionDoc> docs() const { return docs_; }
+  // What tells the contents of the files that were read, in the order of reading, from others.
+  const std::string& files_digest() const { return files_digest_; }
   // "name:key=value,..." of all options that differ from their defaults, in the order of reading;
   // common options are not among them.
   std::string canonical() const;
@@ -133,6 +135,7 @@ class Options {
   std::vector<OptionDoc> docs_;
   OptionList changed_;
   std::vector<std::shared_ptr<const Calibration>> calibrations_;
+  std::string files_digest_;
 };
 
 // The candidate that is spelled most like `word`; empty if none comes close.

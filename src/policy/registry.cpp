@@ -344,6 +344,7 @@ std::shared_ptr<Policy> build_policy(std::vector<MethodText> parsed, const KvSha
   if (!tail.empty() && named.find(':') == std::string::npos) tail[0] = ':';
   policy->spec = named + tail;
   for (size_t i = 1; i < options.size(); ++i) policy->spec += "+" + options[i].canonical();
+  for (const Options& o : options) policy->files_digest += o.files_digest();
   (void)policy->demand();  // refuses roles that cannot live together
   return policy;
 }
@@ -359,6 +360,7 @@ std::shared_ptr<Policy> undecided_policy(MethodText&& method, const KvShape& sha
   options.finish();
   auto policy = build_policy(parse_spec("full"), shape, model_digest);
   policy->spec = options.canonical();
+  policy->files_digest = options.files_digest();
   policy->undecided = std::make_shared<const Undecided>(std::move(undecided));
   return policy;
 }

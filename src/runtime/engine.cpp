@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <string>
 
 #include "base/error.h"
@@ -24,6 +25,23 @@ size_t default_cache_bytes() {
   return size_t{4} << 30;
 }
 
+// A policy whose bases are counted for as long as anybody uses it.
+struct CountedPolicy {
+  CountedPolicy(std::shared_ptr<const Policy> counted, std::shared_ptr<PagePool> in, size_t held)
+      : policy(std::move(counted)), pool(in), bytes(held) {
+    in->charge(bytes, MemoryClass::bases);
+  }
+  ~CountedPolicy() {
+    if (const auto alive = pool.lock()) alive->refund(bytes, MemoryClass::bases);
+  }
+  CountedPolicy(const CountedPolicy&) = delete;
+  CountedPolicy& operator=(const CountedPolicy&) = delete;
+
+  std::shared_ptr<const Policy> policy;
+  std::weak_ptr<PagePool> pool;
+  size_t bytes;
+};
+
 }  // namespace
 
 struct Engine::State {
@@ -31,12 +49,13 @@ struct Engine::State {
       : model(std::move(loaded)),
         options(wanted),
         backend(make_cpu_backend(options.threads, options.matmul)),
-        pool(options.cache_bytes > 0 ? options.cache_bytes : default_cache_bytes()),
+        pool(std::make_shared<PagePool>(options.cache_bytes > 0 ? options.cache_bytes
+                                                                : default_cache_bytes())),
         tokenizer(model->file().has("tokenizer.ggml.model") ? Tokenizer::load(model->file())
                                                             : nullptr),
         forward(*model, *backend, options.tile_rows, tokenizer.get()) {
     if (options.reuse_prefixes)
-      prefixes = std::make_unique<PrefixCache>(model->config().shape, pool);
+      prefixes = std::make_unique<PrefixCache>(model->config().shape, *pool);
   }
 
   void check_tokens(std::span<const int32_t> tokens) const {
@@ -57,20 +76,44 @@ struct Engine::State {
   }
 
   [[noreturn]] void starved(const Session& session, size_t needed) const {
-    throw Error(Errc::no_memory, "the cache limit of " + mebibytes(pool.limit_bytes()) +
-                                     " is too small: " + mebibytes(pool.used_bytes()) +
+    throw Error(Errc::no_memory, "the cache limit of " + mebibytes(pool->limit_bytes()) +
+                                     " is too small: " + mebibytes(pool->used_bytes()) +
                                      " are in use and the next step of '" + session.policy->spec +
                                      "' needs " + mebibytes(needed) +
                                      "; raise --kv-memory or lower the budget");
   }
 
+  // The one in use that is the same, or a new one.
+  std::shared_ptr<const Policy> policy(std::string_view spec) {
+    auto made = make_policy(spec, model->config().shape, model->config().digest);
+    std::erase_if(policies, [](const auto& known) { return known.second.expired(); });
+    std::weak_ptr<const Policy>& known = policies[made->identity()];
+    if (auto shared = known.lock()) return shared;
+    const size_t bytes = made->store.basis ? made->store.basis->bytes() : 0;
+    if (bytes == 0) {
+      known = made;
+      return made;
+    }
+    if (bytes > pool->free_bytes() && prefixes) prefixes->release(bytes);
+    if (bytes > pool->free_bytes())
+      throw Error(Errc::no_memory, "the cache limit of " + mebibytes(pool->limit_bytes()) +
+                                       " is too small: " + mebibytes(pool->used_bytes()) +
+                                       " are in use and the bases of '" + made->spec + "' need " +
+                                       mebibytes(bytes) + "; raise --kv-memory");
+    const auto counted = std::make_shared<const CountedPolicy>(std::move(made), pool, bytes);
+    std::shared_ptr<const Policy> shared(counted, counted->policy.get());
+    known = shared;
+    return shared;
+  }
+
   std::shared_ptr<const Model> model;
   EngineOptions options;
   std::unique_ptr<Backend> backend;
-  PagePool pool;
+  std::shared_ptr<PagePool> pool;
   std::unique_ptr<Tokenizer> tokenizer;
   Forward forward;
   std::unique_ptr<PrefixCache> prefixes;
+  std::map<std::string, std::weak_ptr<const Policy>> policies;  // by Policy::identity
 };
 
 Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
@@ -84,7 +127,7 @@ Backend& Engine::backend() {
   return *state_->backend;
 }
 PagePool& Engine::pool() {
-  return state_->pool;
+  return *state_->pool;
 }
 const EngineOptions& Engine::options() const {
   return state_->options;
@@ -104,12 +147,12 @@ const Tokenizer& Engine::tokenizer() const {
 }
 
 std::unique_ptr<Session> Engine::open(std::string_view spec, const SamplingOptions& sampling) {
-  return open(make_policy(spec, model().config().shape, model().config().digest), sampling);
+  return open(state_->policy(spec), sampling);
 }
 
 std::unique_ptr<Session> Engine::open(std::shared_ptr<const Policy> policy,
                                       const SamplingOptions& sampling) {
-  return std::make_unique<Session>(model().config().shape, std::move(policy), state_->pool,
+  return std::make_unique<Session>(model().config().shape, std::move(policy), *state_->pool,
                                    sampling);
 }
 
@@ -119,13 +162,14 @@ void Engine::save(const Session& session, const std::string& path) const {
 
 std::unique_ptr<Session> Engine::load(const std::string& path, const SamplingOptions& sampling) {
   const auto read = [&] {
-    return load_session(path, model(), *state_->backend, state_->pool, sampling);
+    return load_session(path, model(), *state_->backend, *state_->pool, sampling,
+                        [&](std::string_view spec) { return state_->policy(spec); });
   };
   try {
     return read();
   } catch (const Error& error) {
     if (error.code() != Errc::no_memory || !state_->prefixes ||
-        !state_->prefixes->release(state_->pool.limit_bytes()))
+        !state_->prefixes->release(state_->pool->limit_bytes()))
       throw;
   }
   return read();

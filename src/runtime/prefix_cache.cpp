@@ -89,7 +89,8 @@ std::unique_ptr<Session> PrefixCache::fork_opening(const Policy& policy,
                                                    std::span<const int32_t> tokens) {
   for (Opening& opening : openings_) {
     const Session& kept = *opening.session;
-    if (kept.policy->spec != policy.spec || !std::ranges::equal(kept.tokens, tokens)) continue;
+    if (kept.policy->identity() != policy.identity() || !std::ranges::equal(kept.tokens, tokens))
+      continue;
     opening.last_use = ++uses_;
     if (kept.store->bytes_for_fork() > pool_.free_bytes()) return nullptr;
     ++stats_.openings;
@@ -100,7 +101,7 @@ std::unique_ptr<Session> PrefixCache::fork_opening(const Policy& policy,
 
 void PrefixCache::keep_opening(const Session& session) {
   for (const Opening& opening : openings_)
-    if (opening.session->policy->spec == session.policy->spec &&
+    if (opening.session->policy->identity() == session.policy->identity() &&
         opening.session->tokens == session.tokens)
       return;
   if (session.store->bytes_for_fork() <= pool_.free_bytes())
@@ -139,15 +140,15 @@ void PrefixCache::begin(Session& session) {
     reuse.known = match.prefix;
     reuse.rows = rows;
     match.prefix->last_use_ = ++uses_;
-    const auto pages = match.prefix->pages_.find(session.policy->spec);
+    const auto pages = match.prefix->pages_.find(session.policy->identity());
     if (use.what == Reuse::pages && pages != match.prefix->pages_.end()) {
       // Rows of the tail stay open, as they would be without the others.
       const StoreSpec& store = session.policy->store;
       reuse.page_rows =
-          std::max(0,
-                   std::min({rows, pages->second.store->sealed_rows(), tokens - store.tail_rows})) /
+          std::max(
+              0, std::min({rows, pages->second->store->sealed_rows(), tokens - store.tail_rows})) /
           store.page_rows * store.page_rows;
-      if (reuse.page_rows > 0) reuse.pages = pages->second.store.get();
+      if (reuse.page_rows > 0) reuse.pages = {pages->second, pages->second->store.get()};
     }
   }
   const int until = std::min(tokens, reuse.remember);
@@ -195,10 +196,11 @@ void PrefixCache::keep_pages(Prefix& prefix, const Session& session) const {
   const int rows =
       std::min(common_beginning(prefix.tokens_, session.tokens), session.store->sealed_rows()) /
       each * each;
-  const auto had = prefix.pages_.find(session.policy->spec);
-  if (had != prefix.pages_.end() && had->second.store->sealed_rows() >= rows) return;
+  const auto had = prefix.pages_.find(session.policy->identity());
+  if (had != prefix.pages_.end() && had->second->store->sealed_rows() >= rows) return;
   if (rows == 0 || session.store->bytes_for_fork() > pool_.free_bytes()) return;
-  prefix.pages_[session.policy->spec] = {session.policy, session.store->fork_first(rows)};
+  prefix.pages_[session.policy->identity()] = std::make_shared<const Prefix::Pages>(
+      Prefix::Pages{session.policy, session.store->fork_first(rows)});
 }
 
 bool PrefixCache::release(size_t bytes) {
@@ -227,7 +229,7 @@ size_t PrefixCache::bytes() const {
   size_t bytes = 0;
   for (const auto& entry : entries_) {
     bytes += entry->rows_->bytes().total();
-    for (const auto& [spec, pages] : entry->pages_) bytes += pages.store->bytes().total();
+    for (const auto& [identity, pages] : entry->pages_) bytes += pages->store->bytes().total();
   }
   for (const Opening& opening : openings_) bytes += opening.session->store->bytes().total();
   return bytes;

@@ -67,26 +67,26 @@ class Prefix {
 
  private:
   friend class PrefixCache;
-  // The sealed pages of the sessions of a spec.
+  // The sealed pages of the sessions of a policy.
   struct Pages {
     std::shared_ptr<const Policy> policy;  // outlives the store
     std::unique_ptr<KvStore> store;
   };
   PagePool& pool_;
   std::vector<int32_t> tokens_;
-  std::unique_ptr<KvStore> rows_;       // f32, open
-  std::map<std::string, Pages> pages_;  // by spec
+  std::unique_ptr<KvStore> rows_;                              // f32, open
+  std::map<std::string, std::shared_ptr<const Pages>> pages_;  // by Policy::identity
   int64_t last_use_ = 0;
 };
 
 // What a session's prompt in flight takes from others, and leaves to them.
 struct PromptReuse {
-  std::shared_ptr<const Prefix> known = nullptr;  // null: nothing
-  int rows = 0;                                   // of `known` that are not computed again
-  const KvStore* pages = nullptr;                 // of `known`, to be shared
-  int page_rows = 0;                              // rows of `pages` that are
-  std::shared_ptr<Prefix> record = nullptr;       // grows by the layers that were computed; or null
-  int until = 0;                                  // tokens of it
+  std::shared_ptr<const Prefix> known = nullptr;   // null: nothing
+  int rows = 0;                                    // of `known` that are not computed again
+  std::shared_ptr<const KvStore> pages = nullptr;  // of `known`, to be shared
+  int page_rows = 0;                               // rows of `pages` that are
+  std::shared_ptr<Prefix> record = nullptr;  // grows by the layers that were computed; or null
+  int until = 0;                             // tokens of it
   int remember = INT32_MAX;  // most tokens that are worth recording; set by the owner
   bool alone = false;        // takes nothing and leaves nothing
 

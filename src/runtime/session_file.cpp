@@ -11,7 +11,6 @@
 #include "base/output_file.h"
 #include "gguf/names.h"
 #include "kv/head_image.h"
-#include "policy/registry.h"
 
 namespace pith {
 namespace {
@@ -19,7 +18,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr char kMagic[8] = {'P', 'I', 'T', 'H', 'S', 'E', 'S', 'S'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kPageAlignment = 64;
 constexpr size_t kTrailerBytes = 24;  // length, checksum
 
@@ -141,6 +140,7 @@ std::span<const std::byte> checked_bytes(const MappedFile& file) {
 
 void write_head(FileWriter& to, const HeadImage& image) {
   to.number(static_cast<int64_t>(image.sealed_pages));
+  to.numbers(image.tiers);
   to.numbers(image.positions);
   to.numbers(image.scores);
   to.numbers(image.summaries);
@@ -159,6 +159,7 @@ HeadImage read_head(FileReader& from) {
   const auto sealed = from.number<int64_t>();
   if (sealed < 0 || sealed > std::numeric_limits<int>::max()) from.fail("the file is damaged");
   image.sealed_pages = static_cast<int>(sealed);
+  image.tiers = from.numbers<uint8_t>();
   image.positions = from.numbers<int32_t>();
   image.scores = from.numbers<float>();
   image.summaries = from.numbers<float>();
@@ -204,6 +205,7 @@ void save_session(const Session& session, const Model& model, const std::string&
   to.number(kVersion);
   to.text(model.config().digest);
   to.text(session.policy->spec);
+  to.text(session.policy->files_digest);
   to.numbers(std::span<const int32_t>(session.tokens));
 
   const Compressor::State state = session.compressor.state();
@@ -229,7 +231,8 @@ void save_session(const Session& session, const Model& model, const std::string&
 }
 
 std::unique_ptr<Session> load_session(const std::string& path, const Model& model, Backend& ops,
-                                      PagePool& pool, const SamplingOptions& sampling) {
+                                      PagePool& pool, const SamplingOptions& sampling,
+                                      const PolicyOf& policy_of) {
   const MappedFile file(path);
   const ModelConfig& config = model.config();
   const KvShape& shape = config.shape;
@@ -238,8 +241,10 @@ std::unique_ptr<Session> load_session(const std::string& path, const Model& mode
   if (from.text() != config.digest)
     from.fail("the session was saved with another model than " + model.file().path() +
               "; load it with the one it was saved with");
-  auto session = std::make_unique<Session>(shape, make_policy(from.text(), shape, config.digest),
-                                           pool, sampling);
+  auto session = std::make_unique<Session>(shape, policy_of(from.text()), pool, sampling);
+  if (from.text() != session->policy->files_digest)
+    from.fail("a file that '" + session->policy->spec +
+              "' names has other contents than when the session was saved; put the old one back");
   const std::span<const int32_t> tokens = from.numbers<int32_t>();
   for (const int32_t t : tokens)
     if (t < 0 || t >= config.vocab) from.fail("the session holds a token that the model lacks");
@@ -259,7 +264,7 @@ std::unique_ptr<Session> load_session(const std::string& path, const Model& mode
                     &state.stats.step_seconds})
     *x = from.number<double>();
   const std::span<const float> logits = from.numbers<float>();
-  if (!logits.empty() && logits.size() != static_cast<size_t>(config.vocab))
+  if (logits.size() != (tokens.empty() ? 0 : static_cast<size_t>(config.vocab)))
     from.fail("the session has not one logit per word of the vocabulary; the file is damaged");
 
   std::vector<HeadImage> images;

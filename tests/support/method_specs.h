@@ -39,9 +39,9 @@ inline std::vector<std::string> method_names() {
 }
 
 // "name:budget=...", with a calibration file if it needs one, and without a budget if it takes
-// none.
+// none. Files are made for the model of that digest.
 inline std::string spec_of(const Method& method, const std::string& budget, const KvShape& shape,
-                           bool neutral = false) {
+                           bool neutral = false, const std::string& model_digest = "m") {
   const std::string name(method.name);
   std::string options;
   const auto add = [&](const std::string& option) {
@@ -49,9 +49,9 @@ inline std::string spec_of(const Method& method, const std::string& budget, cons
   };
   for (const OptionDoc& option : describe(method).options)
     if (option.type == "adapter")
-      add(option.key + "=" + toy_adapter(shape, {.zero = neutral}));
+      add(option.key + "=" + toy_adapter(shape, {.zero = neutral, .digest = model_digest}));
     else if (option.type == "calibration" && name != "fastkv" && name != "uncomp")
-      add(option.key + "=" + toy_calibration(shape));
+      add(option.key + "=" + toy_calibration(shape, model_digest));
   add(neutral ? neutral_options(name, budget) : active(name));
   const std::string plain = options;
   add("budget=" + budget);

@@ -12,8 +12,8 @@
 
 namespace pith::test {
 
-inline std::string toy_calibration(const KvShape& shape) {
-  std::string path = ::testing::TempDir() + "toy_calibration";
+inline std::string toy_calibration(const KvShape& shape, const std::string& model_digest = "m") {
+  std::string path = ::testing::TempDir() + "toy_calibration_" + model_digest;
   for (const int part : {shape.layers, shape.query_heads, shape.heads, shape.dim})
     path += "_" + std::to_string(part);
   path += ".gguf";
@@ -49,7 +49,7 @@ inline std::string toy_calibration(const KvShape& shape) {
     add(name, {shape.heads, shape.layers});
     std::ranges::fill(tensors.back().values, static_cast<float>(shape.dim));
   }
-  save_calibration(path, "m", "a test", tensors);
+  save_calibration(path, model_digest, "a test", tensors);
   return path;
 }
 
