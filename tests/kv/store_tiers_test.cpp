@@ -156,7 +156,12 @@ TEST(StoreTiers, ComeBackFromAnImageAndAreSharedByForks) {
   std::swap(image.k[1], image.k[2]);
   EXPECT_EQ(other.at(1, 0).why_not(image, nullptr), "has a page of another size");
   std::swap(image.v[1], image.v[2]);
+  std::vector<uint8_t> tiers(image.tiers.begin(), image.tiers.end());
+  std::swap(tiers[1], tiers[2]);
+  image.tiers = tiers;
   EXPECT_EQ(other.at(1, 0).why_not(image, nullptr), "");
+  tiers[1] = 9;
+  EXPECT_EQ(other.at(1, 0).why_not(image, nullptr), "has a page of a tier that there is not");
 }
 
 TEST(StoreTiers, OfAReadersChoiceKeepTheirFormats) {
