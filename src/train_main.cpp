@@ -155,7 +155,7 @@ int run_export(const std::vector<std::string>& words) {
 int run_card(const std::vector<std::string>& words) {
   std::string path, model, out, folder;
   ExaminationOptions examination;
-  EngineOptions options;
+  EngineOptions options{.exact = true};
   Arguments arguments;
   arguments.operand("CONFIG", path, "what was trained").required();
   arguments.operand("MODEL", model, "the model's GGUF file").required();

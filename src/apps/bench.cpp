@@ -251,7 +251,8 @@ int run_bench(const BenchOptions& options) {
     Engine engine(model, {.threads = threads,
                           .cache_bytes = options.memory,
                           .tile_rows = options.tile_rows,
-                          .matmul = matmul_form(options.matmul)});
+                          .matmul = matmul_form(options.matmul),
+                          .exact = true});
     for (const std::string& spec : options.specs) make_policy(spec, config.shape);
     {  // warm-up: threads start, scratch pages are touched
       const auto session = engine.open("full");

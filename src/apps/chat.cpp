@@ -119,6 +119,9 @@ class Conversation {
     last_ = generate_text(*engine_, *session_, fresh, request);
     std::fputc('\n', stdout);
     std::fflush(stdout);
+    if (last_.evicted_pages > 0 && !options_.quiet)
+      std::fprintf(stderr, "cache at its limit of %s:%s\n",
+                   bytes_text(engine_->pool().limit_bytes()).c_str(), last_.evicted().c_str());
     if (last_.before_stop) session_ = std::move(last_.before_stop);
     held_ = whole + last_.held;
     messages_.push_back({"assistant", last_.text});
@@ -179,6 +182,7 @@ int chat(const ChatOptions& options) {
 std::function<int()> setup(Arguments& arguments) {
   const auto options = std::make_shared<ChatOptions>();
   declare_engine(arguments, options->engine);
+  declare_exact(arguments, options->engine);
   declare_spec(arguments, options->spec);
   arguments.option("--system", options->system, "TEXT", "instruction that opens the conversation");
   std::string known;
@@ -190,7 +194,7 @@ std::function<int()> setup(Arguments& arguments) {
   arguments
       .option("-n,--predict", options->predict, "N", "tokens of an answer at most; -1: no limit")
       .at_least(-1);
-  arguments.flag("-q,--quiet", options->quiet, "no progress on stderr");
+  arguments.flag("-q,--quiet", options->quiet, "neither progress nor notes on stderr");
   declare_sampling(arguments, options->sampling);
   return [options] { return chat(*options); };
 }
@@ -201,8 +205,10 @@ const Command kChatCommand = {
     "chat",
     "talk with a model",
     "Reads messages line by line and answers each as it comes, over one session: earlier turns "
-    "stay in the cache as --kv left them, and only what is new is read. /help lists what a line "
-    "may ask beside messages. Input from a pipe works too, one message a line.",
+    "stay in the cache as --kv left them, and only what is new is read. When an answer grows "
+    "beyond "
+    "--kv-memory, the rows that matter least go, unless --exact. /help lists what a line may ask "
+    "beside messages. Input from a pipe works too, one message a line.",
     "$ pith chat -m model.gguf --kv snapkv:budget=2048\n"
     "$ pith chat -m model.gguf --system 'Answer in one sentence.' --chat-template chatml\n"
     "$ echo 'Who wrote Emma?' | pith chat -m model.gguf -q",

@@ -69,7 +69,7 @@ int run_demo(const DemoOptions& options) {
   if (!options.keep.empty()) write_recall_model(options.keep, recall, bar);
   const std::vector<std::byte> bytes = recall_model_bytes(recall);
   const auto model = Model::load(GgufFile::parse(bytes, "the recall model"));
-  Engine engine(model, {.threads = options.threads, .cache_bytes = options.memory});
+  Engine engine(model, {.threads = options.threads, .cache_bytes = options.memory, .exact = true});
   // Every spec is checked before the first prompt runs.
   for (const std::string& spec : options.specs) make_policy(spec, model->config().shape);
   const RecallPrompt prompt = make_recall_prompt(options.tokens, options.needles, options.seed);

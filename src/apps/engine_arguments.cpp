@@ -37,6 +37,13 @@ void declare_matmul(Arguments& arguments, std::string& matmul) {
       "bits and prompt attention in 16, if the model is not F32; f32: the slow reference");
 }
 
+void declare_exact(Arguments& arguments, EngineArguments& engine) {
+  engine.exact = false;
+  arguments.flag("--exact", engine.exact,
+                 "when cache memory is short, drop no rows: prompts wait for each other, and an "
+                 "answer alone ends with an error");
+}
+
 MatmulForm matmul_form(const std::string& name) {
   return name == "f32" ? MatmulForm::f32 : MatmulForm::int8;
 }
@@ -48,6 +55,7 @@ std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse
   options.tile_rows = arguments.tile;
   options.matmul = matmul_form(arguments.matmul);
   options.reuse_prefixes = reuse_prefixes;
+  options.exact = arguments.exact;
   return std::make_unique<Engine>(Model::load(arguments.model), options);
 }
 

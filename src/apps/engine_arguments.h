@@ -19,6 +19,7 @@ struct EngineArguments {
   int tile = 512;
   uint64_t cache_bytes = 0;
   std::string matmul = "int8";
+  bool exact = true;  // EngineOptions::exact: what is measured is what was asked for
 };
 // -m -t -c -b --kv-memory --matmul
 void declare_engine(Arguments& arguments, EngineArguments& engine, bool needs_model = true);
@@ -30,6 +31,9 @@ std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse
 // Tokens that a session may hold: -c, or what the model was trained for, or no limit if neither is
 // known.
 int context_limit(const Engine& engine, const EngineArguments& arguments);
+
+// --exact, for commands that would rather answer than measure; without it rows may go.
+void declare_exact(Arguments& arguments, EngineArguments& engine);
 
 // --kv for one spec.
 void declare_spec(Arguments& arguments, std::string& spec);

@@ -39,7 +39,14 @@ std::string Generated::figures() const {
                                             : 0;
   line += fmt::format(", cache {} ({:.1f} % of full f16), peak memory {}", bytes_text(cache_bytes),
                       share, bytes_text(peak_rss_bytes));
+  if (evicted_pages > 0) line += "," + evicted();
   return line;
+}
+
+std::string Generated::evicted() const {
+  if (evicted_pages == 0) return {};
+  return fmt::format(" {} pages ({} rows) evicted", count_text(evicted_pages),
+                     count_text(evicted_rows));
 }
 
 void Generated::write(JsonWriter& json) const {
@@ -50,6 +57,7 @@ void Generated::write(JsonWriter& json) const {
   json.key("prompt_tokens_per_second").value(prompt_rate());
   json.key("tokens_per_second").value(generate_rate());
   json.key("cache_bytes").value(cache_bytes).key("full_cache_bytes").value(full_cache_bytes);
+  json.key("evicted_rows").value(evicted_rows).key("evicted_pages").value(evicted_pages);
   json.key("peak_rss_bytes").value(peak_rss_bytes);
 }
 
@@ -73,6 +81,8 @@ class BeforeStop {
       }
     }
   }
+  // The fork shares its pages, so none of them could be freed while it lasts.
+  void make_way() { fork_.reset(); }
   void take(std::string_view piece) { held_bytes_ += piece.size(); }
   // The newest session whose cache has nothing but `text`; null if that is the one generating.
   std::unique_ptr<Session> last(const std::string& text) {
@@ -136,6 +146,7 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
   BeforeStop before;
   size_t known = 0;  // bytes of the text that no stop string can take back
   const size_t first = session.tokens.size();
+  const int64_t rows_before = session.rows_squeezed, pages_before = session.pages_squeezed;
   const Tokenizer& tokenizer = engine.tokenizer();
   const auto show = [&](const std::string& text) {
     out.text += text;
@@ -161,6 +172,7 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
     if (request.goes_on) {
       before.look(session, known, certain.size(), stops.waiting());
       before.take(piece);
+      if (engine.bytes_needed(session) > engine.pool().free_bytes()) before.make_way();
     }
     return true;
   });
@@ -176,6 +188,8 @@ Generated generate_text(Engine& engine, Session& session, const std::vector<int3
     const Session& held = out.before_stop ? *out.before_stop : session;
     for (size_t i = first; i < held.tokens.size(); ++i) out.held += tokenizer.piece(held.tokens[i]);
   }
+  out.evicted_rows = static_cast<uint64_t>(session.rows_squeezed - rows_before);
+  out.evicted_pages = static_cast<uint64_t>(session.pages_squeezed - pages_before);
   out.cache_bytes = session.store->bytes().total();
   out.full_cache_bytes = full_cache_bytes(engine.model().config().shape, session.tokens.size());
   out.peak_rss_bytes = peak_resident_bytes();

@@ -20,12 +20,14 @@ struct Generated {
   double first_seconds = 0;     // to the first token: TTFT
   double generate_seconds = 0;  // from the first token to the last
   uint64_t cache_bytes = 0, full_cache_bytes = 0, peak_rss_bytes = 0;
+  uint64_t evicted_rows = 0, evicted_pages = 0;  // for want of memory, over all heads
   // With GenerateRequest::goes_on: the beginning of `text` that a further turn finds in the cache,
   // and, if a stop string had been read before it was recognised, the session as it was without.
   std::string held;
   std::unique_ptr<Session> before_stop;
   double prompt_rate() const;    // tokens per second
   double generate_rate() const;  // tokens per second after the first
+  std::string evicted() const;   // " 3 pages (90 rows) evicted"; nothing if none was
   // One line for people.
   std::string figures() const;
   void write(JsonWriter& json) const;  // as keys of an open object

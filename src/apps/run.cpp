@@ -28,7 +28,7 @@ struct RunOptions {
   bool echo = false, literal = false, json = false, quiet = false;
   std::string prompts, opening;  // files: many prompts, and what all of them follow
   int sessions = 8;
-  bool exact = false, apart = false;
+  bool apart = false;
 };
 
 // "A:B", either of which may be left out.
@@ -96,7 +96,7 @@ int run_prompts(const RunOptions& options) {
   many.literal = options.literal;
   many.json = options.json;
   many.quiet = options.quiet;
-  many.exact = options.exact;
+  many.exact = options.engine.exact;
   many.reuse = !options.apart;
   return run_many(many);
 }
@@ -158,6 +158,7 @@ int run(const RunOptions& options) {
 std::function<int()> setup(Arguments& arguments) {
   const auto options = std::make_shared<RunOptions>();
   declare_engine(arguments, options->engine);
+  declare_exact(arguments, options->engine);
   declare_spec(arguments, options->spec);
   declare_text(arguments, options->text, "prompt");
   arguments
@@ -194,8 +195,6 @@ std::function<int()> setup(Arguments& arguments) {
   arguments
       .option("--sessions", options->sessions, "N", "prompts that are in memory at a time, at most")
       .between(1, 4096);
-  arguments.flag("--exact", options->exact,
-                 "when memory is short, let prompts wait for each other, and drop no rows");
   arguments.flag("--apart", options->apart, "prompts that begin the same share nothing");
   arguments.section("");
   declare_sampling(arguments, options->sampling);
@@ -210,7 +209,9 @@ const Command kRunCommand = {
     "Reads a prompt, compresses its cache as --kv says, and writes the continuation to standard "
     "output as it comes. A line with time to first token, tokens per second, the bytes of the "
     "cache and the peak of memory goes to standard error. The token that begins a text is added "
-    "if the model expects it. Ctrl-C ends the answer; what was written stays.\n\n"
+    "if the model expects it. Ctrl-C ends the answer; what was written stays. When an answer grows "
+    "beyond --kv-memory, the rows that matter least go, unless --exact, and the line says how "
+    "many.\n\n"
     "With --prompts, many prompts are answered at once, and --kv-memory is the limit of all of "
     "them together. What prompts that begin the same have in common is computed once, and held "
     "once by methods that keep every row. When memory runs short, such beginnings are forgotten "

@@ -129,6 +129,7 @@ size_t HeadCache::fork_bytes() const {
   if (summary_)
     bytes += 2 * CountedArray<const std::byte*>().growth(static_cast<size_t>(sealed_)) +
              2 * none.growth(positions_.size());
+  if (summary_ && tiered()) bytes += CountedArray<uint8_t>().growth(static_cast<size_t>(sealed_));
   return bytes;
 }
 

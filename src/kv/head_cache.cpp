@@ -341,14 +341,25 @@ void HeadCache::turn(const Side& side, std::span<const int32_t> positions, float
   side.turns->turn(active_kernels(), rows, dim_, positions, way, scratch.data());
 }
 
+// rows: [positions.size(), dim], plain, at `positions`; used up. out: [positions.size(), side.dim].
+void HeadCache::to_coordinates(const Side& side, std::span<const int32_t> positions, float* rows,
+                               float* out) const {
+  if (side.basis == nullptr) {
+    std::copy_n(rows, positions.size() * static_cast<size_t>(dim_), out);
+    return;
+  }
+  turn(side, positions, rows, -1);
+  to_basis(*side.basis, rows, static_cast<int>(positions.size()), out);
+}
+
 // rows: [page_rows, dim], plain, at `positions`; used up.
 void HeadCache::code_page(const Side& side, const Format& format,
                           std::span<const int32_t> positions, std::vector<float>& rows,
                           std::byte* page) const {
   if (side.basis) {
-    turn(side, positions, rows.data(), -1);
     std::vector<float> mapped(static_cast<size_t>(page_rows_) * side.dim);
-    to_basis(*side.basis, rows.data(), page_rows_, mapped.data());
+    to_coordinates(side, positions.first(static_cast<size_t>(page_rows_)), rows.data(),
+                   mapped.data());
     rows.swap(mapped);
   }
   format.kernels->encode(rows.data(), side.dim, page_rows_, side.dim, page, 0);

@@ -78,15 +78,41 @@ int HeadCache::apply(const HeadPlan& plan) {
   return recoded;
 }
 
-// Returns the sealed rows that lost their page.
-int HeadCache::keep_rows(std::span<const int32_t> keep) {
+// A page of codes that is filled again takes the place of one that was read to its end, and so does
+// a plain one, as no coded row becomes plain.
+void HeadCache::shed(std::span<const int32_t> keep) {
+  check_plan(keep, rows());
+  PITH_CHECK(keep.size() == positions_.size() || keep.size() % page_rows_ == 0,
+             "rows that stay fill pages");
+  keep_rows(keep, /*seals=*/true);
+}
+
+int HeadCache::shared_rows() const {
+  if (pool_->shared_pages() == 0) return 0;
+  size_t pages = 0;
+  for (const Side* side : {&k_, &v_})
+    for (size_t p = pages; p < side->pages.size(); ++p)
+      if (side->pages[p]->owners > 1) pages = p + 1;
+  return std::min(rows(), static_cast<int>(pages) * page_rows_);
+}
+
+// Returns the sealed rows that lost their page. `seals`: pages that hold a row that was sealed
+// still are, and others as far as the tail allows.
+int HeadCache::keep_rows(std::span<const int32_t> keep, bool seals) {
   size_t unchanged = 0;
   while (unchanged < keep.size() && keep[unchanged] == static_cast<int32_t>(unchanged)) ++unchanged;
   if (unchanged == positions_.size()) return 0;
   const auto kept_below = [&](int row) {
     return static_cast<int>(std::ranges::lower_bound(keep, row) - keep.begin());
   };
-  const int sealed_after = kept_below(sealed_rows()) / page_rows_;
+  const int sealed_kept = kept_below(sealed_rows());
+  int sealed_after = sealed_kept / page_rows_;
+  if (seals) {
+    const int pages = static_cast<int>(keep.size()) / page_rows_;
+    const int behind = (static_cast<int>(keep.size()) - spec_->tail_rows) / page_rows_;
+    sealed_after = std::max((sealed_kept + page_rows_ - 1) / page_rows_, behind);
+    sealed_after = std::min({sealed_after, pages, sealed_});
+  }
   const int from = static_cast<int>(unchanged) / page_rows_;
   PITH_CHECK(!tiered() || from >= sealed_, "rows that lie in tiers stay");
 
@@ -94,7 +120,7 @@ int HeadCache::keep_rows(std::span<const int32_t> keep) {
   if (summary_)
     for (int t = from; t < sealed_after; ++t) {
       const int source = whole_page(keep, t);
-      if (source < 0)
+      if (source < 0 || source >= sealed_)
         to_summarise.push_back(t);
       else
         std::memmove(summaries_.data() + static_cast<size_t>(t) * summary_floats_,
@@ -174,13 +200,22 @@ int HeadCache::compact(Side& side, std::span<const int32_t> keep, int from, int 
   return recoded;
 }
 
-// A page of sealed rows, all from sealed pages: they stay in the coordinates of the basis.
+// A page of sealed rows: those from sealed pages stay in the coordinates of the basis.
 void HeadCache::gather_coded(const Side& side, std::span<const int32_t> rows,
                              std::byte* page) const {
-  std::vector<float> coordinates(rows.size() * static_cast<size_t>(side.dim));
+  std::vector<float> coordinates(rows.size() * static_cast<size_t>(side.dim)), plain;
   each_run(rows, page_rows_, [&](int source, int first, int count, int at) {
-    side.formats[0].kernels->decode(side.data[source], first, count, side.dim,
-                                    coordinates.data() + static_cast<size_t>(at) * side.dim);
+    float* const to = coordinates.data() + static_cast<size_t>(at) * side.dim;
+    if (source < sealed_) {
+      side.formats[0].kernels->decode(side.data[source], first, count, side.dim, to);
+      return;
+    }
+    plain.resize(static_cast<size_t>(count) * dim_);
+    open_->decode(side.data[source], first, count, dim_, plain.data());
+    to_coordinates(side,
+                   positions_.span().subspan(static_cast<size_t>(source * page_rows_ + first),
+                                             static_cast<size_t>(count)),
+                   plain.data(), to);
   });
   side.formats[0].kernels->encode(coordinates.data(), side.dim, page_rows_, side.dim, page, 0);
 }

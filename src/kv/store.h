@@ -100,6 +100,12 @@ class HeadCache {
   // whole are not touched. Returns how many sealed rows have to be coded again because their page
   // lost a row or an older page did.
   int apply(const HeadPlan& plan);
+  // Keeps the rows that `keep` names, all of them or as many as fill pages, and the pseudo rows,
+  // and takes no memory, if none goes of the first shared_rows(), which lie in pages that forks
+  // share. So coded rows stay coded: plain ones fill up their last page, be they of the tail or
+  // not.
+  void shed(std::span<const int32_t> keep);
+  int shared_rows() const;
   // Gives every row a new position, and turns the keys of those whose position changes, sealed
   // ones too (`turn` may be empty: no rotation). Returns the sealed rows that were coded again.
   // Only differences of positions matter to attention, so a policy that closes gaps moves the few
@@ -195,12 +201,14 @@ class HeadCache {
   void code_page(const Side& side, const Format& format, std::span<const int32_t> positions,
                  std::vector<float>& rows, std::byte* page) const;
   void turn(const Side& side, std::span<const int32_t> positions, float* rows, int way) const;
+  void to_coordinates(const Side& side, std::span<const int32_t> positions, float* rows,
+                      float* out) const;
   std::span<const int32_t> positions_of(int page) const;
   void decode_page(const Side& side, int page, int first, int rows, float* out) const;
   ConstMat plain_copy(const Side& side, std::vector<float>& scratch) const;
   void copy_rows(const Side& side, int first, int count, float* out) const;
 
-  int keep_rows(std::span<const int32_t> keep);
+  int keep_rows(std::span<const int32_t> keep, bool seals = false);
   int whole_page(std::span<const int32_t> keep, int page) const;
   int compact(Side& side, std::span<const int32_t> keep, int from, int sealed_after);
   void gather_coded(const Side& side, std::span<const int32_t> rows, std::byte* page) const;

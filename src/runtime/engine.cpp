@@ -9,6 +9,7 @@
 #include "policy/registry.h"
 #include "runtime/forward.h"
 #include "runtime/session_file.h"
+#include "runtime/squeeze.h"
 
 namespace pith {
 namespace {
@@ -104,6 +105,17 @@ struct Engine::State {
     std::shared_ptr<const Policy> shared(counted, counted->policy.get());
     known = shared;
     return shared;
+  }
+
+  // False if there is no more memory than before.
+  bool squeeze(std::span<Session* const> sessions, size_t needed) const {
+    if (options.exact) return false;
+    const Squeezed done = squeeze_until_free(sessions, needed);
+    for (size_t s = 0; s < sessions.size(); ++s) {
+      sessions[s]->rows_squeezed += done.rows[s];
+      sessions[s]->pages_squeezed += done.pages[s];
+    }
+    return done.bytes > 0;
   }
 
   std::shared_ptr<const Model> model;
@@ -233,8 +245,8 @@ void Engine::decode(std::span<Session* const> sessions, std::span<const int32_t>
   while (write_step(sessions, tokens) != Progress::done) {
     size_t needed = 0;
     for (const Session* s : sessions) needed += bytes_needed(*s);
-    if (!state_->prefixes || !state_->prefixes->release(needed))
-      state_->starved(*sessions[0], needed);
+    if (state_->prefixes && state_->prefixes->release(needed)) continue;
+    if (!state_->squeeze(sessions, needed)) state_->starved(*sessions[0], needed);
   }
 }
 

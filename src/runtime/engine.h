@@ -25,6 +25,8 @@ struct EngineOptions {
   MatmulForm matmul = MatmulForm::int8;
   // Prompts that begin the same compute what they have in common once (runtime/prefix_cache.h).
   bool reuse_prefixes = false;
+  // Where memory is short, Engine::decode throws and drops no rows (runtime/squeeze.h).
+  bool exact = false;
 };
 
 enum class Finish { stop, length, cancelled };
@@ -65,7 +67,10 @@ class Engine {
   void prefill_all(Session& session, std::span<const int32_t> tokens,
                    const std::function<void(int row, std::span<const float> logits)>& each,
                    Monitor& monitor = Monitor::silent());
-  // One token for every session; their logits are updated.
+  // One token for every session; their logits are updated. If memory is short, beginnings of
+  // prompts that nobody uses are forgotten and then, unless EngineOptions::exact, the rows of these
+  // sessions that matter least go, which Session::rows_squeezed counts. Throws no_memory if that is
+  // not enough.
   void decode(std::span<Session* const> sessions, std::span<const int32_t> tokens);
 
   // The same a tile or a step at a time, for schedulers: what there is no memory for has not begun,

@@ -11,9 +11,6 @@ namespace {
 
 // Steps that sessions in the cache can go on for before a newcomer may take the rest.
 constexpr size_t kStepsAhead = 4;
-// A squeeze frees at least this share of the limit, since looking at all rows costs the same
-// however little is wanted.
-constexpr size_t kSqueezeShare = 32;
 
 }  // namespace
 
@@ -173,14 +170,12 @@ void Scheduler::wait(Job& job, size_t until_free) {
   move(job, running_, waiting_);
 }
 
-// Makes memory free for a session, at the cost of others: `bytes` of it, or what the youngest held.
+// Makes memory free for a session, at the cost of others: `bytes` of it, what there was to squeeze,
+// or what the youngest held.
 // False if nobody younger is left.
 bool Scheduler::relieve(size_t bytes, const Job& in_need) {
-  const PagePool& pool = engine_.pool();
   if (make_room(bytes)) return true;
-  const size_t before = pool.free_bytes();
-  const size_t missing = bytes > before ? bytes - before : 0;
-  if (options_.squeeze && missing > 0) {
+  if (options_.squeeze) {
     std::vector<Session*> sessions;
     std::vector<Job*> owners;
     for (const auto& job : running_)
@@ -188,19 +183,18 @@ bool Scheduler::relieve(size_t bytes, const Job& in_need) {
         sessions.push_back(job->session.get());
         owners.push_back(job.get());
       }
-    const Squeezed done = pith::squeeze(
-        sessions, std::max(missing, pool.limit_bytes() / kSqueezeShare), options_.rule);
+    const Squeezed done = squeeze_until_free(sessions, bytes, options_.rule);
     for (size_t s = 0; s < owners.size(); ++s) {
       owners[s]->answer.rows_squeezed += done.rows[s];
       owners[s]->answer.pages_squeezed += done.pages[s];
     }
-    if (bytes <= pool.free_bytes()) return true;
+    if (done.bytes > 0) return true;  // a step may need less by now
   }
   Job& youngest = *running_.back();
   if (youngest.id <= in_need.id) return false;
-  const size_t free = pool.free_bytes();
+  const size_t free = engine_.pool().free_bytes();
   wait(youngest, 0);
-  youngest.until_free = pool.free_bytes() - free;
+  youngest.until_free = engine_.pool().free_bytes() - free;
   return true;
 }
 

@@ -25,6 +25,8 @@ Session::Session(const Session& other, std::unique_ptr<KvStore> forked)
       sampler(other.sampler),
       tokens(other.tokens),
       logits(other.logits),
+      rows_squeezed(other.rows_squeezed),
+      pages_squeezed(other.pages_squeezed),
       undecided_(other.undecided_) {}
 
 Session::~Session() {

@@ -96,6 +96,8 @@ struct Session {
   int coming_tokens = 0;
   // Of the newest prompt, if `auto` chose: sentences about what is not as it was asked for.
   std::vector<std::string> warnings;
+  // That Engine::decode dropped for want of memory, over all heads.
+  int64_t rows_squeezed = 0, pages_squeezed = 0;
 
   Demand demand() const;  // of the policy, and of the observer
 

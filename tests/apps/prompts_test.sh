@@ -68,6 +68,31 @@ for a in json.load(open(sys.argv[1]))["answers"]:
     assert a["finish"] == "refused" or a["text"] in text, a
 PY
 
+# Few bits: what is short is squeezed, not refused or begun again.
+for kv in kivi:bits=2 turboquant; do
+  run --prompts "$dir/prompts" --json --apart -n 300 --kv $kv >"$dir/j" || fail "$kv"
+  need=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["peak_cache_bytes"])' "$dir/j")
+  run --prompts "$dir/prompts" --json --apart -n 300 --kv $kv --kv-memory $((need * 4 / 5)) >"$dir/k" || fail "$kv is refused"
+  json "$dir/k" 'j["peak_cache_bytes"] <= j["cache_limit_bytes"] and j["evicted_rows"] > 0 == j["preemptions"]'
+done
+
+# An answer alone, longer than there is memory for: rows go and stderr says so, unless --exact.
+"$pith" run -m "$model" -p "$common" -n 300 -c 1000 --json --temp 0 >"$dir/j" || fail "one answer"
+tokens=$(python3 -c 'import json, sys; j = json.load(open(sys.argv[1])); print(j["prompt_tokens"] + len(j["tokens"]))' "$dir/j")
+json "$dir/j" 'j["evicted_rows"] == 0 == j["evicted_pages"]'
+limit=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["cache_bytes"] * 4 // 5)' "$dir/j")
+one() {
+  "$pith" run -m "$model" -p "$common" -n 300 -c 1000 --temp 0 --kv-memory $limit "$@"
+}
+one --json >"$dir/k" || fail "one answer under $limit"
+json "$dir/k" 'j["evicted_rows"] > 0 < j["evicted_pages"] and j["cache_bytes"] <= '"$limit"
+json "$dir/k" 'j["prompt_tokens"] + len(j["tokens"]) == '"$tokens"
+one >/dev/null 2>"$dir/err" || fail "one answer"
+grep -q 'pages (.* rows) evicted' "$dir/err" || fail "one answer said: $(cat "$dir/err")"
+one --save "$dir/session" --stop 'zzzz' -q >/dev/null || fail "one answer with a stop string and --save"
+one --exact >/dev/null 2>"$dir/err" && fail "--exact dropped rows"
+grep -q 'raise --kv-memory' "$dir/err" || fail "--exact said: $(cat "$dir/err")"
+
 # What is too large is refused, and the others are answered.
 { grep -v '^$' "$dir/prompts" | head -2; for _ in 1 2 3 4 5 6 7 8; do printf '%s ' "$common"; done; } >"$dir/long"
 "$pith" run -m "$model" -n 4 -c 200 --prompts "$dir/long" --json >"$dir/j"

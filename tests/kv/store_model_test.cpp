@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <gtest/gtest.h>
 #include <memory>
+#include <numeric>
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
 
@@ -69,7 +70,7 @@ class World {
 
   void act(int what) {
     Life& life = lives_[random_.below(lives_.size())];
-    switch (what % 9) {
+    switch (what % 10) {
       case 0:
       case 1:
         prompt_layer(life);
@@ -92,6 +93,9 @@ class World {
         break;
       case 8:
         rewind(life);
+        break;
+      case 9:
+        shed(life);
         break;
       default:
         break;
@@ -205,6 +209,37 @@ class World {
         RC_ASSERT(recoded == expected_recoded(i, head.keep(plan.keep, spec_.page_rows)));
         head.pseudo = plan.pseudo;
         if (random_.below(3) == 0) repack(cache, head);
+      }
+    });
+  }
+
+  // With nothing free: as many rows of those that no fork shares as fill pages, or all.
+  void shed(Life& life) {
+    with_free(0, [&] {
+      for (int i = 0; i < kHeads; ++i) {
+        if (random_.below(3) == 0) continue;
+        HeadCache& cache = life.store->at(i / kShape.heads, i % kShape.heads);
+        ModelHead& head = life.heads[i];
+        const int rows = cache.rows(), shared = cache.shared_rows(), page = spec_.page_rows;
+        std::vector<int32_t> keep;
+        for (const int32_t row : some_of(rows))
+          if (row >= shared) keep.push_back(row);
+        std::vector<int32_t> first(static_cast<size_t>(shared));
+        std::iota(first.begin(), first.end(), 0);
+        keep.insert(keep.begin(), first.begin(), first.end());
+        if (static_cast<int>(keep.size()) < rows)
+          keep.resize(keep.size() - std::min(keep.size() % page, keep.size() - shared));
+        if (static_cast<int>(keep.size()) < rows && keep.size() % page != 0) continue;
+        const auto kept = static_cast<int>(keep.size()), sealed = head.sealed;
+        int sealed_kept = 0;
+        for (const int32_t row : keep) sealed_kept += row < sealed;
+        cache.shed(keep);
+        head.keep(keep, page);
+        if (kept == rows) continue;
+        head.sealed = (sealed_kept + page - 1) / page * page;
+        if (kept > spec_.tail_rows)
+          head.sealed = std::max(head.sealed, (kept - spec_.tail_rows) / page * page);
+        head.sealed = std::min(head.sealed, sealed);
       }
     });
   }

@@ -164,14 +164,34 @@ TEST(StoreTiers, ComeBackFromAnImageAndAreSharedByForks) {
   EXPECT_EQ(other.at(1, 0).why_not(image, nullptr), "has a page of a tier that there is not");
 }
 
+class First final : public PageSummary {
+  int floats(int) const override { return 1; }
+  void summarise(ConstMat k, std::span<float> to) const override { to[0] = k.row(0)[0]; }
+};
+
+TEST(StoreTiers, OfAReadersChoiceAreForkedWithinWhatAForkAsksFor) {
+  PagePool pool;
+  const StoreSpec spec = tiered();
+  const First summary;
+  KvStore store(kShape, spec, pool);
+  for (int i = 0; i < 4; ++i) {
+    write_rows(store.at(i / 2, i % 2), 0, 45 + 100 * i);
+    arrange(store.at(i / 2, i % 2));
+  }
+  store.seal(&summary);
+  const size_t asked = pool.used_bytes() + store.bytes_for_fork();
+  pool.charge(pool.free_bytes() - store.bytes_for_fork(), MemoryClass::prompt);
+  const size_t filled = pool.used_bytes() + store.bytes_for_fork() - asked;
+  const auto fork = store.fork();
+  EXPECT_EQ(pool.used_bytes(), asked + filled) << "to the byte";
+  pool.refund(filled, MemoryClass::prompt);
+  EXPECT_EQ(std::as_const(*fork).at(1, 1).paged(std::vector<int32_t>{1}).format(0), kFour);
+}
+
 TEST(StoreTiers, OfAReadersChoiceKeepTheirFormats) {
   PagePool pool;
   StoreSpec spec = tiered();
   KvStore store(kShape, spec, pool);
-  class First final : public PageSummary {
-    int floats(int) const override { return 1; }
-    void summarise(ConstMat k, std::span<float> to) const override { to[0] = k.row(0)[0]; }
-  };
   const First summary;
   HeadCache& head = store.at(0, 0);
   write_rows(head, 0, 45);

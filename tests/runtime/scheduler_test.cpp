@@ -135,6 +135,34 @@ TEST(Scheduler, SqueezesBeforeItPreempts) {
   EXPECT_LE(engine.pool().peak_bytes(), limit);
 }
 
+// Four sessions in few bits, with three quarters of what they take.
+TEST(Scheduler, SqueezesSessionsInFewBitsBeforeItPreempts) {
+  for (const char* spec : {"kivi:bits=2", "kivi:bits=4", "kivi:bits=2,residual=64", "turboquant"}) {
+    size_t limit = 0;
+    for (const bool free : {true, false}) {
+      Engine engine(loaded_tiny_model("llama"),
+                    tiny_options(1, 64, free ? size_t{1} << 30 : limit));
+      Scheduler scheduler(engine);
+      for (int i = 0; i < 4; ++i)
+        scheduler.submit({.prompt = prompt_of(60, static_cast<uint64_t>(i)),
+                          .max_tokens = 300,
+                          .spec = spec,
+                          .sampling = greedy()});
+      const auto answers = run(scheduler, engine.pool());
+      int64_t squeezed = 0;
+      for (const auto& [id, answer] : answers) {
+        EXPECT_NE(answer.ending, Ending::refused) << spec << ": " << answer.why;
+        EXPECT_EQ(answer.preemptions, 0) << spec;
+        squeezed += answer.rows_squeezed;
+      }
+      EXPECT_EQ(squeezed > 0, !free) << spec;
+      EXPECT_LT(squeezed, int64_t{4} * 4 * 360 / 2) << spec;
+      if (free) limit = engine.pool().peak_bytes() / 4 * 3;
+      EXPECT_TRUE(free || engine.pool().peak_bytes() <= limit);
+    }
+  }
+}
+
 TEST(Scheduler, RefusesWithASentenceWhatIsTooLargeByItself) {
   Engine engine(loaded_tiny_model("llama"), tiny_options(1, 64, size_t{64} << 10));
   Scheduler scheduler(engine);

@@ -3,14 +3,32 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <gtest/gtest.h>
+#include <numeric>
 #include <set>
 
+#include "base/error.h"
 #include "support/tiny_model.h"
 #include "support/tiny_sessions.h"
 
 namespace pith::test {
 namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitizedHere = true;
+#else
+constexpr bool kSanitizedHere = false;
+#endif
+
+size_t peak_kib() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    size_t kib = 0;
+    if (word == "VmHWM:" && status >> kib) return kib;
+  }
+  return 0;
+}
 
 struct Fixture {
   Engine engine{loaded_tiny_model("llama"), tiny_options(1)};
@@ -134,6 +152,121 @@ TEST(Squeeze, ASessionGoesOnAfterwards) {
   for (int32_t token = 5; token < 45; ++token) f.engine.decode({&one, 1}, {&token, 1});
   for (const float x : s.logits) ASSERT_TRUE(std::isfinite(x));
   EXPECT_EQ(std::as_const(*s.store).at(0, 0).positions().back(), 339);
+}
+
+// Formats of few bits, whose plain pages are large beside theirs, and tails that stay plain.
+class SqueezeOfCodes : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(SqueezeOfCodes, FreesPagesWhenNothingIsFreeAndLeavesRowsInCodes) {
+  Fixture f;
+  Session& s = f.open(GetParam(), 391);
+  PagePool& pool = f.engine.pool();
+  const KvShape& shape = s.store->shape();
+  const size_t before = pool.used_bytes(), filler = pool.free_bytes();
+  int sealed = 0;
+  for (int l = 0; l < shape.layers; ++l)
+    for (int h = 0; h < shape.heads; ++h) sealed += s.store->at(l, h).sealed_rows();
+  pool.charge(filler, MemoryClass::prompt);
+  const size_t wanted = before / 4;
+  const Squeezed done = squeeze(f.sessions, wanted);
+  pool.refund(filler, MemoryClass::prompt);
+  EXPECT_GE(done.bytes, wanted);
+  EXPECT_EQ(before - pool.used_bytes(), done.bytes);
+  const auto plain_page = static_cast<size_t>(s.policy->store.page_rows) * 8 * 2;
+  EXPECT_LE(done.bytes, wanted + wanted / 3 + 4 * PagePool::page_cost(plain_page));
+  EXPECT_GT(done.rows[0], 0);
+  for (int l = 0; l < shape.layers; ++l)
+    for (int h = 0; h < shape.heads; ++h) {
+      const HeadCache& cache = std::as_const(*s.store).at(l, h);
+      EXPECT_TRUE(std::ranges::is_sorted(cache.positions()));
+      EXPECT_TRUE(cache.rows() == 391 || cache.rows() % s.policy->store.page_rows == 0);
+      EXPECT_LE(cache.rows() - cache.sealed_rows(),
+                s.policy->store.tail_rows + s.policy->store.page_rows);
+      sealed -= cache.sealed_rows();
+    }
+  EXPECT_LE(sealed, done.rows[0]) << "no more rows of codes are missing than went";
+  Session* const one = &s;
+  for (int32_t token = 5; token < 45; ++token) f.engine.decode({&one, 1}, {&token, 1});
+  for (const float x : s.logits) ASSERT_TRUE(std::isfinite(x));
+}
+
+INSTANTIATE_TEST_SUITE_P(Squeeze, SqueezeOfCodes,
+                         ::testing::Values("kivi:bits=2", "kivi:bits=4,residual=40",
+                                           "kivi:bits=2,residual=128", "turboquant",
+                                           "full:cache=q8,rotate=hadamard",
+                                           "quest:pages=4+kivi:bits=4"));
+
+// 600 tokens where 16 KiB are free, which is less than what they take in any of these formats.
+TEST(Squeeze, MakesRoomForTheNextTokenOfASessionThatIsAlone) {
+  for (const char* spec : {"full", "kivi:bits=2", "h2o:mass=squares,budget=1.0"})
+    for (const bool exact : {false, true}) {
+      EngineOptions options = tiny_options(1, 512, size_t{512} << 10);
+      options.exact = exact;
+      Engine engine(loaded_tiny_model("llama"), options);
+      PagePool& pool = engine.pool();
+      const auto session = open_tiny(engine, spec);
+      engine.prefill(*session, tiny_tokens(tiny_model("llama"), 200));
+      const size_t filler = pool.free_bytes() - (size_t{16} << 10);
+      pool.charge(filler, MemoryClass::prompt);
+      int tokens = 0;
+      const auto write = [&] {
+        for (Session* const one = session.get(); tokens < 600; ++tokens) {
+          const int32_t token = 5 + tokens % 40;
+          engine.decode({&one, 1}, {&token, 1});
+        }
+      };
+      if (exact) {
+        EXPECT_THROW(write(), Error) << spec;
+        EXPECT_EQ(session->rows_squeezed, 0) << spec;
+      } else {
+        write();
+        EXPECT_EQ(tokens, 600) << spec;
+        EXPECT_GT(session->rows_squeezed, 0) << spec;
+        EXPECT_GT(session->pages_squeezed, 0) << spec;
+      }
+      EXPECT_EQ(session->store->rows() + session->rows_squeezed, 4 * (200 + tokens)) << spec;
+      EXPECT_LE(pool.peak_bytes(), pool.limit_bytes()) << spec;
+      pool.refund(filler, MemoryClass::prompt);
+      EXPECT_EQ(session->fork()->rows_squeezed, session->rows_squeezed) << spec;
+    }
+}
+
+TEST(Squeeze, LeavesRowsThatForksShare) {
+  Fixture f;
+  Session& s = f.open("kivi:bits=4", 200);
+  const auto fork = s.fork();
+  EXPECT_EQ(squeeze(f.sessions, size_t{1} << 30).rows[0], 0);
+  Session* const one = &s;
+  for (int32_t token = 5; token < 130; ++token) f.engine.decode({&one, 1}, {&token, 1});
+  EXPECT_GT(squeeze(f.sessions, size_t{1} << 30).bytes, 0u);
+  const auto kept = std::as_const(*s.store).at(0, 0).positions();
+  EXPECT_TRUE(std::ranges::equal(kept.first(192), fork->store->at(0, 0).positions().first(192)));
+  EXPECT_LT(kept.size(), 325u);
+}
+
+// Lists of rows are worth several bytes a row, a few bits' rows little more than ten.
+TEST(Squeeze, TakesLittleMemoryBesideTheCache) {
+  if (kSanitizedHere) GTEST_SKIP() << "sanitizers hold memory of their own";
+  constexpr KvShape kMany{.layers = 8, .query_heads = 16, .heads = 16, .dim = 8, .width = 128};
+  constexpr int kRows = 8192;
+  PagePool pool;
+  Session session(kMany, make_policy("kivi:bits=2", kMany), pool, {});
+  std::vector<float> x(size_t{kRows} * 8);
+  std::vector<int32_t> positions(kRows);
+  std::iota(positions.begin(), positions.end(), 0);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * 7 % 97) / 13;
+  HeadPlan plan;
+  plan.keep = positions;
+  const ConstMat rows = ConstMat::packed(x.data(), {kRows, 8});
+  for (int i = 0; i < 128; ++i)
+    session.store->at(i / 16, i % 16).write(rows, rows, positions, {}, plan);
+  session.store->seal(nullptr);
+  Session* const one = &session;
+  if (!std::ofstream("/proc/self/clear_refs").put('5').flush())
+    GTEST_SKIP() << "this system does not let a process reset its peak";
+  const size_t before = peak_kib();
+  EXPECT_GT(squeeze({&one, 1}, pool.used_bytes() / 100).rows[0], 5000);
+  EXPECT_LT(peak_kib() - before, 1500u) << "4 bytes for each of 1 Mi rows are 4096 KiB";
 }
 
 TEST(Squeeze, LeavesSessionsAloneWhosePositionsOrTiersMeanSomethingElse) {
