@@ -1,7 +1,7 @@
 #!/bin/sh
 # pith calibrate profile and --kv auto: a profile that is stopped and goes on, a choice, refusals.
 # Usage: auto_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 "$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 profile() {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # pith chat, driven through a pipe: one answer after the other over one cache that holds every turn
 # once. Usage: chat_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 python3 tests/support/make_hf_folder.py "$dir/hf" || fail "make_hf_folder.py"
 model=$dir/model.gguf

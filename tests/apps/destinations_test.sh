@@ -2,7 +2,7 @@
 # Where results go: what is not a regular file is refused, links and modes stay, what is read is
 # never written over, and a bad name is told before the work, not after.
 # Usage: destinations_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 "$pith" demo --tokens 512 --needles 1 --keep "$dir/m.gguf" >/dev/null 2>&1 || fail "demo"
 cp "$dir/m.gguf" "$dir/copy"

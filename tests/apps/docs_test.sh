@@ -1,7 +1,7 @@
 #!/bin/sh
 # Pages that the program writes are as it would write them now, and pages link to files that exist.
 # Usage: docs_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 "$pith" man --markdown >"$dir/cli.md"
 diff -u docs/cli.md "$dir/cli.md" || fail "docs/cli.md is old: pith man --markdown > docs/cli.md"

@@ -2,7 +2,7 @@
 # The report of pith eval: from a results file without running anything, with its figures as files;
 # and in a browser, where chromium is installed: light and dark, wide and narrow.
 # Usage: eval_report_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 "$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 "$pith" eval -m "$dir/recall.gguf" --kv full --kv snapkv --kv knorm --budget 0.1,0.3 \

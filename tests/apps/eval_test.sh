@@ -1,35 +1,7 @@
 #!/bin/sh
 # pith eval: scores of a model that answers what it was told, resumption, and what it refuses.
 # Usage: eval_test.sh PITH BUILD_DIR
-set -u
-pith=$1
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
-
-# refused CODE TEXT WORDS... : exits with CODE and one line on stderr that holds TEXT.
-refused() {
-  want=$1
-  text=$2
-  shift 2
-  "$@" >"$dir/out" 2>"$dir/err" </dev/null
-  code=$?
-  [ "$code" = "$want" ] || fail "$* ended with $code, not $want: $(cat "$dir/err")"
-  [ "$(wc -l <"$dir/err")" = 1 ] || fail "$* said: $(cat "$dir/err")"
-  [ -s "$dir/out" ] && fail "$* wrote: $(cat "$dir/out")"
-  grep -qF -e "$text" "$dir/err" || fail "$* said: $(cat "$dir/err")"
-}
-
-# json FILE EXPRESSION: the expression, over the parsed file as j, holds.
-json() {
-  python3 -c 'import json, sys; j = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), j' \
-    "$1" "$2" || fail "$2"
-}
+. tests/support/common.sh
 
 "$pith" eval --list --json >"$dir/list" || fail "--list"
 json "$dir/list" 'len(j) >= 29 and sum(t["suite"] == "ruler" for t in j) == 13'

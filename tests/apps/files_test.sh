@@ -1,7 +1,7 @@
 #!/bin/sh
 # Files that cannot be read or written cost one sentence and leave nothing behind.
 # Usage: files_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 python3 tests/support/make_checkpoint.py "$dir" 256 512 4 4 2 128 || fail "make_checkpoint.py"
 

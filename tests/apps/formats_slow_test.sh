@@ -5,7 +5,7 @@ data=${PITH_DATA:-../shared/data}
 for needed in "$data/stories3m/stories3M-q80.bin" "$data/tinystories-1000/tinystories_1000.json"; do
   [ -f "$needed" ] || { echo "skipped: needs $needed; set PITH_DATA"; exit 77; }
 done
-. tests/apps/common.sh
+. tests/support/common.sh
 
 python3 -c 'import json, sys; [print(*s.split()) for s in json.load(open(sys.argv[1]))]' \
   "$data/tinystories-1000/tinystories_1000.json" >"$dir/stories.txt" || fail "stories"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Commands that run a model: reproducible texts, figures that parse, stop strings, Ctrl-C.
 # Usage: generate_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 python3 tests/support/make_checkpoint.py "$dir"
 model=$dir/model.gguf

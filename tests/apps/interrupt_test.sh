@@ -1,7 +1,7 @@
 #!/bin/sh
 # Ctrl-C in the middle of a long command: exit code 130, one sentence, no partial file.
 # Usage: interrupt_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 # The signal is sent when the temporary file has appeared, so the work is in its middle. A fifo
 # as input would be simpler, but models are mapped.

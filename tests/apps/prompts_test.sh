@@ -1,7 +1,7 @@
 #!/bin/sh
 # pith run --prompts: the answers are those of single runs, in order, whatever is shared and however
 # little memory there is; figures, refusals, Ctrl-C. Usage: prompts_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 python3 tests/support/make_checkpoint.py "$dir"
 model=$dir/model.gguf

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A long session on disk: it loads in well under a tenth of the time its prompt took to read, and a
 # kill -9 in the middle of saving leaves the old file. Usage: session_slow_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 # A model of some work per token, and a prompt of 32,768 tokens.
 python3 tests/support/make_checkpoint.py "$dir" 64 128 3 4 4 65536 || fail "make_checkpoint.py"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # pith run --save and --load: an answer in two parts is the answer in one; a kill in the middle of
 # saving leaves the old file. Usage: session_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 "$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 run() {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # pith trace: what it writes can be recomputed from the tensors it writes; its errors are sentences
 # and leave no file. Usage: trace_test.sh PITH BUILD_DIR
-. tests/apps/common.sh
+. tests/support/common.sh
 
 "$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 prompt="Luni toru."

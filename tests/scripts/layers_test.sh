@@ -1,15 +1,7 @@
 #!/bin/sh
 # tools/check_layers.py finds what it is there to find: each wrong tree is a right one with one file
 # more, and the sentence names the file.
-set -u
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
+. tests/support/common.sh
 
 # A repository in which every arrow is used once.
 file() {

@@ -1,15 +1,7 @@
 #!/bin/sh
 # scripts/common.sh installs what is missing, once, and nothing else. dpkg-query, apt-get, sudo and
 # id are stand-ins that write down how they were called.
-set -u
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
+. tests/support/common.sh
 
 mkdir "$dir/bin" "$dir/here"
 cat >"$dir/bin/dpkg-query" <<EOF

@@ -1,4 +1,4 @@
-# What scripts of this folder share; each is called with PITH and BUILD_DIR in the project's folder.
+# What test scripts share; each is called with PITH and BUILD_DIR in the project's folder.
 set -u
 pith=$1
 dir=$(mktemp -d)
