@@ -163,6 +163,43 @@ class NeedleTask final : public Task {
   const NeedleShape shape_;
 };
 
+// Numbers in prose, and at the end whose will be asked for; each is asked of the context alone.
+// Methods that choose by the last queries see all keys, whatever the protocol. A key stands right
+// before its value, in the text as in the question, so that a model of a few million weights finds
+// the one by the other.
+class AskedNeedles final : public Task {
+ public:
+  explicit AskedNeedles(int needles)
+      : Task("recall_numbers", "recall", "numbers in prose, listed at once and asked one by one"),
+        needles_(needles) {}
+
+  Sample make(const SampleRequest& request) const override {
+    const std::vector<std::string> essay = split_words(haystack_text(request, request.max_tokens));
+    return fit_sample(*this, request, std::max(needles_, 20), request.max_tokens, [&](int size) {
+      Random random = sample_random(name(), request.seed, request.index);
+      std::vector<std::string> keys, needles;
+      Sample sample;
+      for (int i = 0; i < needles_; ++i) {
+        std::string key = word_pair(random);
+        while (std::ranges::count(keys, key) > 0) key = word_pair(random);
+        const std::string value = number(random, 7);
+        needles.push_back("The secret number of " + key + " is " + value + ".");
+        sample.questions.push_back({"\n", "The secret number of " + key + " is", {value}, {}});
+        keys.push_back(std::move(key));
+      }
+      shuffle(needles, random);
+      sample.context = "\n" + between_sentences(random, first_words(essay, size), needles) +
+                       "\nThe secret numbers of " + listed(keys) + " will be asked for.";
+      sample.max_new_tokens = 16;
+      sample.first_line = true;
+      return sample;
+    });
+  }
+
+ private:
+  const int needles_;
+};
+
 // gkamradt/LLMTest_NeedleInAHaystack: one sentence at a depth of the haystack's tokens, moved back
 // to the end of a sentence. Samples go through the depths 0, 10, ..., 100 %.
 class GridTask final : public Task {
@@ -209,6 +246,10 @@ class GridTask final : public Task {
 };
 
 }  // namespace
+
+std::unique_ptr<const Task> asked_needles(int needles) {
+  return std::make_unique<AskedNeedles>(needles);
+}
 
 void add_needles(TaskList& tasks) {
   for (const NeedleShape& shape : kShapes) tasks.push_back(std::make_unique<NeedleTask>(shape));

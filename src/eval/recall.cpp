@@ -125,6 +125,7 @@ void add_recall(TaskList& tasks) {
   add("recall_one", "the word that followed one of 8 names in nonsense", 8, 1);
   add("recall_few", "the same of 8 names out of 16, listed at once and asked one by one", 16, 8);
   add("recall_many", "the same of 24 names out of 48", 48, 24);
+  tasks.push_back(asked_needles(16));
 }
 
 }  // namespace pith

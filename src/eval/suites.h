@@ -21,6 +21,10 @@ void add_lines(TaskList& tasks);       // LongEval
 void add_procedures(TaskList& tasks);  // LongProc
 void add_recall(TaskList& tasks);      // ours: pairs of words in nonsense
 
+// "recall_numbers" with 1 to kMostAskedNeedles needles, each at a place of its own.
+inline constexpr int kMostAskedNeedles = 40;
+std::unique_ptr<const Task> asked_needles(int needles);
+
 // Of RULER and InfiniteBench alike.
 inline constexpr const char* kNoise =
     "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.";

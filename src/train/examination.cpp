@@ -138,9 +138,14 @@ LookupPrompt make_lookup(Lookup lookup, const Tokenizer& tokenizer, const Corpus
   const int count = lookup == Lookup::eight_needles ? 8 : 1;
   const std::vector<std::string> keys = values(ValueKind::words, count, source, random);
   const auto told = [lookup](const std::string& key, const std::string& drawn) {
-    return lookup == Lookup::passkey
-               ? " The pass key is " + drawn + ". Remember it. " + drawn + " is the pass key."
-               : " One of the special magic numbers for " + key + " is: " + drawn + ".";
+    switch (lookup) {
+      case Lookup::passkey:
+        return " The pass key is " + drawn + ". Remember it. " + drawn + " is the pass key.";
+      case Lookup::needle:
+        return " One of the special magic numbers for " + key + " is: " + drawn + ".";
+      default:
+        return " The secret number of " + key + " is " + drawn + ".";
+    }
   };
   std::vector<std::vector<int32_t>> needles;
   std::string number;
@@ -150,11 +155,12 @@ LookupPrompt make_lookup(Lookup lookup, const Tokenizer& tokenizer, const Corpus
     needles.push_back(tokens_of(told(key, drawn)));
   }
   const std::string asked =
-      lookup == Lookup::passkey
-          ? std::string("\nWhat is the pass key? The pass key is")
-          : "\nWhat is the special magic number for " + keys[0] +
+      lookup == Lookup::passkey ? "\nWhat is the pass key? The pass key is"
+      : lookup == Lookup::needle
+          ? "\nWhat is the special magic number for " + keys[0] +
                 " mentioned in the provided text? The special magic number for " + keys[0] +
-                " mentioned in the provided text is";
+                " mentioned in the provided text is"
+          : "\nThe secret number of " + keys[0] + " is";
   const std::vector<int32_t> question = tokens_of(asked);
   int room = length - 1 - static_cast<int>(question.size());
   for (const auto& needle : needles) room -= static_cast<int>(needle.size());

@@ -3,7 +3,7 @@
 # Usage: auto_test.sh PITH BUILD_DIR
 . tests/support/common.sh
 
-"$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
+"$pith" demo --exact --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 profile() {
   "$pith" calibrate profile -m "$dir/recall.gguf" --lengths 512,768 --samples 1 \
     --task recall_few,passkey --only --kv snapkv:budget=0.3 --kv snapkv:budget=0.06 "$@"
@@ -42,7 +42,7 @@ refused 2 "needs something to aim at" $run --kv "auto:calibration=$dir/recall.ca
 refused 1 "holds no profile" sh -c "
   '$pith' calibrate tsp -m '$dir/recall.gguf' -p '$text' --window 2 '$dir/tsp.gguf' >/dev/null 2>&1
   $run --kv auto:quality=0.9,calibration=$dir/tsp.gguf"
-"$pith" demo --tokens 512 --needles 1 --seed 2 --keep "$dir/other.gguf" >/dev/null 2>&1
+"$pith" demo --exact --tokens 512 --needles 1 --seed 2 --keep "$dir/other.gguf" >/dev/null 2>&1
 refused 1 "made for another model" "$pith" run -m "$dir/other.gguf" -p Luni --kv "$auto"
 refused 1 "can do none of the tasks passkey" "$pith" calibrate profile -m "$dir/recall.gguf" \
   --lengths 512 --task passkey "$dir/none.gguf"

@@ -59,7 +59,7 @@ chat_once() {
 refused 2 "known: phi4, chatml" chat_once --chat-template chatlm
 refused 1 "raise the other with -c" chat_once -c 8
 refused 1 "--kv-memory" chat_once --kv-memory 16KiB
-"$pith" demo --tokens 256 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo --keep"
+"$pith" demo --exact --tokens 256 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo --keep"
 refused 1 "has no tokenizer.chat_template" "$pith" chat -m "$dir/recall.gguf"
 
 # Ctrl-C ends the answer; what was written stays.

@@ -10,7 +10,7 @@ fi
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
-"$pith" demo --tokens 4096 --needles 20 --kv full --kv fastkv:budget=0.1,window=32 \
+"$pith" demo --exact --tokens 4096 --needles 20 --kv full --kv fastkv:budget=0.1,window=32 \
   --kv snapkv:budget=0.1 --kv streaming_llm:budget=0.1 -o json >"$dir/table.json"
 python3 - "$dir/table.json" <<'PY'
 import json, sys

@@ -4,7 +4,7 @@
 # Usage: destinations_test.sh PITH BUILD_DIR
 . tests/support/common.sh
 
-"$pith" demo --tokens 512 --needles 1 --keep "$dir/m.gguf" >/dev/null 2>&1 || fail "demo"
+"$pith" demo --exact --tokens 512 --needles 1 --keep "$dir/m.gguf" >/dev/null 2>&1 || fail "demo"
 cp "$dir/m.gguf" "$dir/copy"
 say="run -m $dir/m.gguf -p Luni -n 1 --temp 0 -q"
 

@@ -4,7 +4,7 @@
 # Usage: eval_report_test.sh PITH BUILD_DIR
 . tests/support/common.sh
 
-"$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
+"$pith" demo --exact --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 "$pith" eval -m "$dir/recall.gguf" --kv full --kv snapkv --kv knorm --budget 0.1,0.3 \
   --task needle,passkey --lengths 512,768 --samples 1 --results "$dir/r.sqlite" \
   -o html >"$dir/run.html" || fail "a run's report"

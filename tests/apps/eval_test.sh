@@ -6,7 +6,7 @@
 "$pith" eval --list --json >"$dir/list" || fail "--list"
 json "$dir/list" 'len(j) >= 29 and sum(t["suite"] == "ruler" for t in j) == 13'
 
-"$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
+"$pith" demo --exact --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 # The model answers a name with what followed it; here RULER's form of a question ends in a name.
 filler='hiri rezo fegu nama zuse hiri rezo fegu nama zuse hiri rezo fegu nama zuse hiri rezo fegu nama'
 for pair in 'Luni toru' 'Bafe kulo'; do

@@ -56,11 +56,11 @@ stopped() {
   [ "$code" = 130 ] || fail "a stopped command ended with $code: $(cat "$dir/err")"
   [ "$(cat "$dir/err")" = "pith: interrupted" ] || fail "a stopped command said: $(cat "$dir/err")"
 }
-stopped "$pith" demo --tokens 65536 --kv full -o json
+stopped "$pith" demo --exact --tokens 65536 --kv full -o json
 [ ! -s "$dir/out" ] || fail "a stopped demo printed $(cat "$dir/out")"
 stopped "$pith" bench -m "$dir/model.gguf" -p 512 -n 0 -r 1000 -o json
 [ ! -s "$dir/out" ] || fail "a stopped bench printed $(cat "$dir/out")"
-stopped "$pith" demo --tokens 65536 --kv full --keep "$dir/kept.gguf"
+stopped "$pith" demo --exact --tokens 65536 --kv full --keep "$dir/kept.gguf"
 "$pith" inspect "$dir/kept.gguf" >/dev/null || fail "a stopped demo kept half a model"
 
 [ "$failures" = 0 ]

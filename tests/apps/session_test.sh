@@ -3,7 +3,7 @@
 # saving leaves the old file. Usage: session_test.sh PITH BUILD_DIR
 . tests/support/common.sh
 
-"$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
+"$pith" demo --exact --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 run() {
   "$pith" run -m "$dir/recall.gguf" --temp 0 -q "$@"
 }

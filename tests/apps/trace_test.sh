@@ -3,7 +3,7 @@
 # and leave no file. Usage: trace_test.sh PITH BUILD_DIR
 . tests/support/common.sh
 
-"$pith" demo --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
+"$pith" demo --exact --tokens 512 --needles 1 --keep "$dir/recall.gguf" >/dev/null 2>&1 || fail "demo"
 prompt="Luni toru."
 for _ in 1 2 3 4 5 6; do prompt="hiri rezo. $prompt fegu nama </script>. Bafe kulo. zuse fegu"; done
 prompt="$prompt Luni"
