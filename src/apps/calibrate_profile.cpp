@@ -12,6 +12,7 @@
 #include "apps/progress_bar.h"
 #include "apps/resources.h"
 #include "apps/table.h"
+#include "apps/task_arguments.h"
 #include "apps/units.h"
 #include "base/error.h"
 #include "base/output_file.h"
@@ -40,16 +41,6 @@ constexpr const char* kTasks =
     "kv_retrieval";
 constexpr double kCanDo = 0.1;  // a score
 
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    if (end > at) parts.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return parts;
-}
-
 std::vector<int> parse_lengths(const std::string& text, int limit) {
   std::vector<int> lengths;
   for (const std::string& part : split_list(text)) {
@@ -59,11 +50,7 @@ std::vector<int> parse_lengths(const std::string& text, int limit) {
           Errc::bad_option,
           "--lengths needs whole numbers of at least 64, separated by commas, not '" + text + "'");
     lengths.push_back(std::stoi(part));
-    if (lengths.back() > limit)
-      throw Error(Errc::bad_request, "the model has a context of " +
-                                         count_text(static_cast<uint64_t>(limit)) +
-                                         " tokens and --lengths asks for " + part +
-                                         "; ask for less, or raise it with -c");
+    check_length(lengths.back(), limit, part);
   }
   if (lengths.empty()) throw Error(Errc::bad_option, "--lengths is empty");
   std::ranges::sort(lengths);
@@ -83,9 +70,9 @@ class ProfileRun {
     OutputFile::check(out_);
     apart_ = open_engine(options.engine);
     shared_ = open_engine(options.engine, true);
-    const std::optional<ChatTemplate> chat = chat_template();
-    alone_.emplace(*apart_, chat);
-    together_.emplace(*shared_, chat);
+    const ChosenChat chosen = chosen_chat(*apart_, options.chat);
+    alone_.emplace(*apart_, chosen.chat);
+    together_.emplace(*shared_, chosen.chat);
     protocol_ = options.protocol == "aware" ? Protocol::aware : Protocol::agnostic;
     plan_.lengths = parse_lengths(options.lengths, context_limit(*apart_, options.engine));
     plan_.samples = options.samples;
@@ -94,7 +81,7 @@ class ProfileRun {
     plan_.machine = machine_line(apart_->backend().threads().count());
     const ModelConfig& config = apart_->model().config();
     plan_.settings =
-        "model " + config.digest + " chat " + chat_name_ + " matmul " + options.engine.matmul;
+        "model " + config.digest + " chat " + chosen.name + " matmul " + options.engine.matmul;
     find_specs();
   }
 
@@ -119,20 +106,6 @@ class ProfileRun {
   }
 
  private:
-  // A model without a template is asked in plain text.
-  std::optional<ChatTemplate> chat_template() {
-    if (options_.chat == "none") return std::nullopt;
-    try {
-      ChatTemplate chat = options_.chat == "auto" ? ChatTemplate::of(apart_->model().file())
-                                                  : ChatTemplate::named(options_.chat);
-      chat_name_ = chat.family();
-      return chat;
-    } catch (const Error& error) {
-      if (options_.chat != "auto" || error.code() != Errc::unsupported) throw;
-      return std::nullopt;
-    }
-  }
-
   void find_specs() {
     const auto add = [&](const std::string& spec) {
       const std::shared_ptr<const Policy> policy = apart_->open(spec)->policy;
@@ -270,7 +243,6 @@ class ProfileRun {
   const std::string out_;
   std::unique_ptr<Engine> apart_, shared_;  // the second computes what specs have in common once
   std::optional<SampleRunner> alone_, together_;
-  std::string chat_name_ = "none";
   Protocol protocol_ = Protocol::aware;
   Materials materials_;
   ProfilePlan plan_;

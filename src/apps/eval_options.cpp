@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "apps/task_arguments.h"
 #include "apps/units.h"
 #include "base/error.h"
 #include "policy/describe.h"
@@ -254,16 +255,6 @@ bool takes_budget(const std::string& spec, const std::string& with, const KvShap
 }
 
 }  // namespace
-
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> parts;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    if (end > at) parts.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return parts;
-}
 
 std::vector<int> lengths_of(const EvalOptions& options) {
   return whole_numbers<int>(options.lengths, "--lengths", 16);

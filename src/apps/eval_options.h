@@ -23,8 +23,6 @@ struct EvalOptions {
   std::set<std::string> given;  // flags of the command line, by their long names
 };
 
-// The parts between commas.
-std::vector<std::string> split_list(const std::string& text);
 // Throws bad_option, naming the option.
 std::vector<int> lengths_of(const EvalOptions& options);
 std::vector<uint64_t> seeds_of(const EvalOptions& options);

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 
 #include "apps/stop.h"
+#include "apps/task_arguments.h"
 #include "apps/text_input.h"
 #include "apps/units.h"
 #include "base/error.h"
@@ -50,8 +52,9 @@ Evaluation::Evaluation(const EvalOptions& options, const std::string& model)
   if (options.protocol != "aware") protocols_.push_back(Protocol::agnostic);
   lengths_ = lengths_of(options);
   seeds_ = seeds_of(options);
-  runner_ = std::make_unique<SampleRunner>(*engine_, chat_template());
-  settings_ = "chat=" + chat_name_ + " matmul=" + options.engine.matmul +
+  ChosenChat chosen = chosen_chat(*engine_, options.chat);
+  runner_ = std::make_unique<SampleRunner>(*engine_, std::move(chosen.chat));
+  settings_ = "chat=" + chosen.name + " matmul=" + options.engine.matmul +
               " haystack=" + hash_text(materials_.haystack) + " questions=" + questions_hash_;
   check_lengths();
 }
@@ -84,20 +87,6 @@ void Evaluation::find_all_tasks() {
     for (const Task* task : find_tasks("ruler")) add(task);
 }
 
-std::optional<ChatTemplate> Evaluation::chat_template() {
-  if (options_.chat == "none") return std::nullopt;
-  try {
-    ChatTemplate chat = options_.chat == "auto" ? ChatTemplate::of(engine_->model().file())
-                                                : ChatTemplate::named(options_.chat);
-    chat_name_ = chat.family();
-    return chat;
-  } catch (const Error& error) {
-    // A model without a template is asked in plain text.
-    if (options_.chat != "auto" || error.code() != Errc::unsupported) throw;
-    return std::nullopt;
-  }
-}
-
 SampleRequest Evaluation::request(int tokens, uint64_t seed, int index) const {
   SampleRequest out;
   out.tokens = &runner_->text();
@@ -113,12 +102,7 @@ SampleRequest Evaluation::request(int tokens, uint64_t seed, int index) const {
 void Evaluation::check_lengths() const {
   const int limit = context_limit(*engine_, options_.engine);
   for (const int tokens : lengths_) {
-    if (tokens > limit)
-      throw Error(Errc::bad_request, "the model has a context of " +
-                                         count_text(static_cast<uint64_t>(limit)) +
-                                         " tokens and --lengths asks for " +
-                                         count_text(static_cast<uint64_t>(tokens)) +
-                                         "; ask for less, or raise it with -c");
+    check_length(tokens, limit, count_text(static_cast<uint64_t>(tokens)));
     for (const Task* task : tasks_) task->make(request(tokens, seeds_[0], 0));
   }
 }

@@ -4,7 +4,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -33,7 +32,6 @@ class Evaluation {
  private:
   void read_materials();
   void find_all_tasks();
-  std::optional<ChatTemplate> chat_template();
   SampleRequest request(int tokens, uint64_t seed, int index) const;
   void check_lengths() const;
   int samples_of(const Task& task) const;
@@ -50,7 +48,7 @@ class Evaluation {
   const std::string model_;
   std::unique_ptr<Engine> engine_;
   Materials materials_;
-  std::string questions_hash_ = "own", settings_, chat_name_ = "none";
+  std::string questions_hash_ = "own", settings_;
   std::vector<const Task*> tasks_;
   std::vector<std::unique_ptr<const Task>> files_;
   std::map<const Task*, std::string> hashes_;

@@ -8,6 +8,7 @@
 #include "apps/eval_options.h"
 #include "apps/eval_report.h"
 #include "apps/eval_summary.h"
+#include "apps/task_arguments.h"
 #include "base/error.h"
 #include "base/random.h"
 #include "tensor/kv_shape.h"
