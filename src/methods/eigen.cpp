@@ -23,8 +23,7 @@ const RegisterMethod eigen{{
               "what a layer's products of queries and keys, and its outputs, may be off by: the "
               "root of the mean square, as a share of theirs",
               0, 1);
-          const int step =
-              o.count("step", 16, "coordinates that a head gets or lacks together", 1, 1024);
+          const int step = read_step(o);
           if (o.describes()) {
             p.store.basis = std::make_shared<BasisTable>();
             return;

@@ -17,29 +17,14 @@ const RegisterMethod palu{{
           const Calibration& file = o.calibration(
               "calibration", "directions of every head and their number, of 'pith calibrate basis'",
               "pith calibrate basis");
-          const Amount size = o.amount(
-              "size", {},
-              "what a token may take: a share of all coordinates (0.5) or bytes as f16 (6KiB), met "
-              "in whole steps; none: the ranks that met the calibration's target");
-          const int step =
-              o.count("step", 16, "coordinates that a head gets or lacks together", 1, 1024);
-          const bool even =
-              o.word("ranks", "adaptive", "adaptive|even",
-                     "where a size is spent: where it matters most, or evenly") == "even";
-          if (even && !size) o.refuse("ranks", "adaptive where there is no size to be shared out");
+          const RankOptions wanted = RankOptions::read(o);
+          wanted.check(o);
           if (o.describes()) {
             p.store.basis = std::make_shared<BasisTable>();
             return;
           }
           const HeadBases bases = with_unturned_keys(read_bases(file, shape), shape);
-          if (!size)
-            p.store.basis = basis_table(bases, read_unturned_ranks(file, shape));
-          else if (even)
-            p.store.basis =
-                basis_table(bases, even_ranks(bases, coordinates_of(o, size, bases, step), step));
-          else
-            p.store.basis = basis_table(
-                bases, ranks_of_size(bases, coordinates_of(o, size, bases, step), step));
+          p.store.basis = basis_table(bases, wanted.ranks(o, bases, file, shape));
         },
     .cost =
         "a prompt: each row that is kept is turned back and times a dim x rank matrix; a token: "

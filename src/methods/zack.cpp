@@ -17,37 +17,22 @@ const RegisterMethod zack{{
           const Calibration& file = o.calibration(
               "calibration", "directions of every head and their number, of 'pith calibrate basis'",
               "pith calibrate basis");
-          const Amount size = o.amount(
-              "size", {},
-              "what a token may take: a share of all coordinates (0.5) or bytes as f16 (6KiB), met "
-              "in whole steps; none: the ranks that met the calibration's target");
-          const int step =
-              o.count("step", 16, "coordinates that a head gets or lacks together", 1, 1024);
-          const bool even =
-              o.word("ranks", "adaptive", "adaptive|even",
-                     "where a size is spent: where it matters most, or evenly") == "even";
+          const RankOptions wanted = RankOptions::read(o);
           const bool pairs =
               o.word("form", "rotated", "rotated|pairs",
                      "what keys are stored in: directions of all channels, behind RoPE; or those "
                      "pairs of channels that RoPE turns together, untouched by it (single channels "
                      "of a model that was folded)") == "pairs";
-          if (pairs && !size) o.refuse("form", "rotated where no size is given");
-          if (pairs && step % 2 != 0) o.refuse("step", "even where pairs are kept");
-          if (even && !size) o.refuse("ranks", "adaptive where there is no size to be shared out");
+          if (pairs && !wanted.size) o.refuse("form", "rotated where no size is given");
+          if (pairs && wanted.step % 2 != 0) o.refuse("step", "even where pairs are kept");
+          wanted.check(o);
           if (o.describes()) {
             p.store.basis = std::make_shared<BasisTable>();
             return;
           }
           HeadBases bases = read_bases(file, shape);
           if (pairs) bases = with_channel_pairs(std::move(bases));
-          std::vector<int> ranks;
-          if (!size)
-            ranks = read_ranks(file, shape);
-          else if (even)
-            ranks = even_ranks(bases, coordinates_of(o, size, bases, step), step);
-          else
-            ranks = ranks_of_size(bases, coordinates_of(o, size, bases, step), step);
-          p.store.basis = basis_table(bases, ranks);
+          p.store.basis = basis_table(bases, wanted.ranks(o, bases, file, shape));
         },
     .cost =
         "a prompt: each row that is kept times a dim x rank matrix; a token: the same, and each "

@@ -27,6 +27,19 @@ bool are_leading(const float* directions, size_t rank, size_t dim) {
   return true;
 }
 
+// Numbers per token that an amount pays for, given as the option `size`.
+int64_t coordinates_of(const Options& o, const Amount& size, const HeadBases& bases, int step) {
+  constexpr int64_t kBytes = 2;  // of a number in f16
+  const int64_t least = static_cast<int64_t>(bases.sides()) * std::min(step, bases.dim);
+  const int64_t wanted =
+      size.bytes > 0 ? static_cast<int64_t>(size.bytes) / kBytes
+                     : static_cast<int64_t>(size.share * static_cast<double>(bases.coordinates()));
+  if (size.rows > 0) o.refuse("size", "a share of all coordinates (0.5) or bytes per token (6KiB)");
+  if (wanted < least)
+    o.refuse("size", "at least " + std::to_string(least * kBytes) + "B, one step for every head");
+  return wanted;
+}
+
 }  // namespace
 
 std::vector<int> ranks_of_size(const HeadBases& bases, int64_t coordinates, int step) {
@@ -112,18 +125,6 @@ std::vector<int> ranks_of_error(const HeadBases& bases, double error, int step) 
     std::ranges::copy(of, ranks.begin() + static_cast<std::ptrdiff_t>(first));
   }
   return ranks;
-}
-
-int64_t coordinates_of(const Options& o, const Amount& size, const HeadBases& bases, int step) {
-  constexpr int64_t kBytes = 2;  // of a number in f16
-  const int64_t least = static_cast<int64_t>(bases.sides()) * std::min(step, bases.dim);
-  const int64_t wanted =
-      size.bytes > 0 ? static_cast<int64_t>(size.bytes) / kBytes
-                     : static_cast<int64_t>(size.share * static_cast<double>(bases.coordinates()));
-  if (size.rows > 0) o.refuse("size", "a share of all coordinates (0.5) or bytes per token (6KiB)");
-  if (wanted < least)
-    o.refuse("size", "at least " + std::to_string(least * kBytes) + "B, one step for every head");
-  return wanted;
 }
 
 HeadBases with_unturned_keys(HeadBases bases, const KvShape& shape) {
@@ -313,6 +314,34 @@ std::vector<int> read_ranks(const Calibration& file, const KvShape& shape) {
 
 std::vector<int> read_unturned_ranks(const Calibration& file, const KvShape& shape) {
   return ranks_named(file, shape, {"basis.unturned_k_rank", "basis.unturned_v_rank"});
+}
+
+int read_step(Options& o) {
+  return o.count("step", 16, "coordinates that a head gets or lacks together", 1, 1024);
+}
+
+RankOptions RankOptions::read(Options& o) {
+  RankOptions wanted;
+  wanted.size = o.amount(
+      "size", {},
+      "what a token may take: a share of all coordinates (0.5) or bytes as f16 (6KiB), met "
+      "in whole steps; none: the ranks that met the calibration's target");
+  wanted.step = read_step(o);
+  wanted.even = o.word("ranks", "adaptive", "adaptive|even",
+                       "where a size is spent: where it matters most, or evenly") == "even";
+  return wanted;
+}
+
+void RankOptions::check(const Options& o) const {
+  if (even && !size) o.refuse("ranks", "adaptive where there is no size to be shared out");
+}
+
+std::vector<int> RankOptions::ranks(const Options& o, const HeadBases& bases,
+                                    const Calibration& file, const KvShape& shape) const {
+  if (!size)  // key_turns: something of every layer where keys are unturned
+    return bases.key_turns.empty() ? read_ranks(file, shape) : read_unturned_ranks(file, shape);
+  const int64_t coordinates = coordinates_of(o, size, bases, step);
+  return even ? even_ranks(bases, coordinates, step) : ranks_of_size(bases, coordinates, step);
 }
 
 std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<const int> ranks,

@@ -51,9 +51,6 @@ std::vector<int> even_ranks(const HeadBases& bases, int64_t coordinates, int ste
 // keep the same share of what matters to each (EigenAttention).
 std::vector<int> ranks_of_error(const HeadBases& bases, double error, int step);
 
-// Numbers per token that an amount pays for, given as the option `size`.
-int64_t coordinates_of(const Options& o, const Amount& size, const HeadBases& bases, int step);
-
 // Keys before their rotation, in the directions that are known of them; values as they were.
 // Without such directions nothing may turn keys, or this throws bad_file.
 HeadBases with_unturned_keys(HeadBases bases, const KvShape& shape);
@@ -79,6 +76,25 @@ HeadBases read_bases(const Calibration& file, const KvShape& shape);
 // values beside them.
 std::vector<int> read_ranks(const Calibration& file, const KvShape& shape);
 std::vector<int> read_unturned_ranks(const Calibration& file, const KvShape& shape);
+
+// The option `step` of a method that stores rows in bases.
+int read_step(Options& o);
+// The options `size`, `step` and `ranks`, of methods that give each head as many directions as a
+// size pays for.
+struct RankOptions {
+  Amount size;  // of a token's coordinates; none: the ranks that met the calibration's target
+  int step = 0;
+  bool even = false;  // or where it matters most
+
+  static RankOptions read(Options& o);
+  // Throws bad_option where the options do not go together.
+  void check(const Options& o) const;
+  // Of bases that `file` holds; the unturned ones' are those of the target beside them. Throws
+  // bad_option where the size is too small, bad_file.
+  std::vector<int> ranks(const Options& o, const HeadBases& bases, const Calibration& file,
+                         const KvShape& shape) const;
+};
+
 // unturned_ranks: none where HeadBases::unturned is empty.
 std::vector<CalibrationTensor> basis_tensors(const HeadBases& bases, std::span<const int> ranks,
                                              std::span<const int> unturned_ranks = {});
