@@ -76,12 +76,16 @@ struct Engine::State {
                         "check the file, or convert it again");
   }
 
-  [[noreturn]] void starved(const Session& session, size_t needed) const {
+  // `needs`: who needs so many bytes; `remedy`: what can be done.
+  [[noreturn]] void no_room(const std::string& needs, size_t bytes, const char* remedy) const {
     throw Error(Errc::no_memory, "the cache limit of " + mebibytes(pool->limit_bytes()) +
                                      " is too small: " + mebibytes(pool->used_bytes()) +
-                                     " are in use and the next step of '" + session.policy->spec +
-                                     "' needs " + mebibytes(needed) +
-                                     "; raise --kv-memory or lower the budget");
+                                     " are in use and " + needs + " " + mebibytes(bytes) + "; " +
+                                     remedy);
+  }
+  [[noreturn]] void starved(const Session& session, size_t needed) const {
+    no_room("the next step of '" + session.policy->spec + "' needs", needed,
+            "raise --kv-memory or lower the budget");
   }
 
   // The one in use that is the same, or a new one.
@@ -97,10 +101,7 @@ struct Engine::State {
     }
     if (bytes > pool->free_bytes() && prefixes) prefixes->release(bytes);
     if (bytes > pool->free_bytes())
-      throw Error(Errc::no_memory, "the cache limit of " + mebibytes(pool->limit_bytes()) +
-                                       " is too small: " + mebibytes(pool->used_bytes()) +
-                                       " are in use and the bases of '" + made->spec + "' need " +
-                                       mebibytes(bytes) + "; raise --kv-memory");
+      no_room("the bases of '" + made->spec + "' need", bytes, "raise --kv-memory");
     const auto counted = std::make_shared<const CountedPolicy>(std::move(made), pool, bytes);
     std::shared_ptr<const Policy> shared(counted, counted->policy.get());
     known = shared;
