@@ -16,6 +16,7 @@
 #include "policy/observer.h"
 #include "policy/registry.h"
 #include "runtime/engine.h"
+#include "support/refusals.h"
 #include "support/tiny_model.h"
 
 namespace pith::test {
@@ -322,15 +323,6 @@ TEST_F(Calibrations, FindTheMainDirectionOfQueries) {
 }
 
 // ---- the file
-
-std::string refusal(const auto& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was refused";
-}
 
 TEST_F(Calibrations, JoinOthersInOneFileWithTheirOrigins) {
   const std::string file = path("all.gguf");

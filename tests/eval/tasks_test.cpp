@@ -2,7 +2,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
-#include <functional>
 #include <gtest/gtest.h>
 #include <map>
 #include <set>
@@ -13,6 +12,7 @@
 #include "eval/fit.h"
 #include "eval/prose.h"
 #include "eval/words.h"
+#include "support/refusals.h"
 #include "support/task_solvers.h"
 #include "support/test_data.h"
 
@@ -20,6 +20,7 @@ namespace pith {
 namespace {
 
 using test::solve;
+using test::told_by;
 using test::ToyText;
 
 const ToyText kText;
@@ -51,17 +52,6 @@ std::string all_text(const Sample& sample) {
     for (const std::string& answer : question.answers) out += "|" + answer;
   }
   return out;
-}
-
-std::string sentence_of(Errc code, const std::function<void()>& fails) {
-  try {
-    fails();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 TEST(Tasks, AreSolvedByWhoeverReadsTheirText) {
@@ -133,7 +123,7 @@ TEST(Tasks, RepeatThemselvesByteForByteFromASeed) {
 
 TEST(Tasks, SayWhenTheirShortestSampleIsTooLong) {
   for (const Task* task : tasks()) {
-    const std::string told = sentence_of(Errc::bad_request, [&] { task->make(request(0, 20)); });
+    const std::string told = told_by(Errc::bad_request, [&] { task->make(request(0, 20)); });
     EXPECT_NE(told.find(task->name()), std::string::npos) << told;
   }
 }
@@ -142,7 +132,7 @@ TEST(Tasks, AreFoundByNameAndBySuite) {
   EXPECT_EQ(find_tasks("ruler").size(), 13u);
   EXPECT_EQ(find_tasks("scbench").size(), 8u);
   EXPECT_EQ(find_tasks("vt").size(), 1u);
-  const std::string told = sentence_of(Errc::bad_option, [] { find_tasks("rulr"); });
+  const std::string told = told_by(Errc::bad_option, [] { find_tasks("rulr"); });
   EXPECT_NE(told.find("niah_single_1"), std::string::npos);
 }
 
@@ -404,13 +394,13 @@ TEST(DataSets, NameFileLineAndFieldOfWhatIsWrong) {
   };
   for (const Bad& b : bad) {
     const std::string told =
-        sentence_of(Errc::bad_file, [&] { load_dataset(b.format, b.text, "f.jsonl"); });
+        told_by(Errc::bad_file, [&] { load_dataset(b.format, b.text, "f.jsonl"); });
     for (const std::string& part : b.says) EXPECT_NE(told.find(part), std::string::npos) << told;
   }
   const std::string line = "{\"context\": \"c\", \"answer\": 1, \"input\": \"i\"}";
   for (const std::string_view format : {"squad", "infinitebench:poem", "loogle", "ruler"})
-    sentence_of(Errc::bad_option, [&] { load_dataset(format, line, "f.jsonl"); });
-  sentence_of(Errc::bad_file, [] { parse_document_questions("{\"question\": 1}", "f"); });
+    told_by(Errc::bad_option, [&] { load_dataset(format, line, "f.jsonl"); });
+  told_by(Errc::bad_file, [] { parse_document_questions("{\"question\": 1}", "f"); });
 }
 
 TEST(DataSets, LoseTheMiddleOfWhatIsTooLong) {
@@ -430,7 +420,7 @@ TEST(DataSets, LoseTheMiddleOfWhatIsTooLong) {
                              cut = kText.encode(sample.prompt(0));
   EXPECT_TRUE(std::equal(cut.begin(), cut.begin() + 480, whole.begin()));
   EXPECT_TRUE(std::equal(cut.end() - 480, cut.end(), whole.end() - 480));
-  sentence_of(Errc::bad_request, [&] { loaded("longbench", line, 60); });
+  told_by(Errc::bad_request, [&] { loaded("longbench", line, 60); });
 }
 
 std::string unpacked(const std::string& name) {

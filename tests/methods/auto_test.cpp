@@ -15,6 +15,7 @@
 #include "policy/auto_choice.h"
 #include "policy/guard.h"
 #include "runtime/scheduler.h"
+#include "support/refusals.h"
 #include "support/same_bits.h"
 #include "support/spec_sentences.h"
 #include "support/tiny_sessions.h"
@@ -57,17 +58,6 @@ std::string write_profile(const Profile& profile, const KvShape& shape, std::str
       {.kind = "profile", .made_by = "a test", .seed = 1, .notes = profile_notes(profile)},
       profile_tensors(profile, shape));
   return path;
-}
-
-std::string told_by(Errc code, const std::function<void()>& fails) {
-  try {
-    fails();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 std::shared_ptr<const Policy> guarded(const std::string& spec, float mass, Wish wish = {},

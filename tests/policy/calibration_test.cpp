@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "base/error.h"
 #include "gtest/gtest.h"
+#include "support/refusals.h"
 
 namespace pith::test {
 namespace {
@@ -22,15 +22,6 @@ class CalibrationFile : public ::testing::Test {
  private:
   std::filesystem::path folder_;
 };
-
-std::string refusal(const auto& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was refused";
-}
 
 TEST_F(CalibrationFile, ReadsBackTheTensorsThatWereSaved) {
   const std::vector<CalibrationTensor> tensors = {{"tsp.layer", {1}, {3}},
