@@ -14,6 +14,7 @@
 #include "gguf/gguf.h"
 #include "policy/adapter.h"
 #include "runtime/engine.h"
+#include "support/network_shapes.h"
 #include "support/small_texts.h"
 #include "train/adapter_file.h"
 #include "train/beginning.h"
@@ -27,19 +28,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using torch::Tensor;
-
-NetworkShape small_shape() {
-  NetworkShape shape;
-  shape.layers = 3;
-  shape.width = 32;
-  shape.query_heads = 4;
-  shape.heads = 2;
-  shape.dim = 8;
-  shape.ffn_width = 64;
-  shape.vocab = 40;
-  shape.context = 256;
-  return shape;
-}
 
 Tensor random_values(int64_t size, int seed) {
   const at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(seed));
@@ -63,7 +51,7 @@ struct GradientCase {
 class DistillGradient : public ::testing::TestWithParam<GradientCase> {};
 
 TEST_P(DistillGradient, IsTheSlopeOfTheLossForEveryTensor) {
-  const NetworkShape shape = small_shape();
+  const NetworkShape shape = test::small_shape(3, 256);
   AdapterShape adapter;
   adapter.layer = 1;
   adapter.rank = 3;
@@ -120,22 +108,8 @@ DistillSample repeated(const NetworkShape& shape, uint64_t seed, double retentio
   return sample;
 }
 
-NetworkShape recall_shape() {
-  NetworkShape shape;
-  shape.layers = 3;
-  shape.width = 224;
-  shape.query_heads = 4;
-  shape.heads = 2;
-  shape.dim = 32;
-  shape.ffn_width = 64;
-  shape.vocab = 400;
-  shape.context = 256;
-  shape.rope_base = 1e10;
-  return shape;
-}
-
 TEST(TrainerDistill, TeachesAStudentWithFewRowsToAnswerLikeTheTeacher) {
-  const NetworkShape shape = recall_shape();
+  const NetworkShape shape = test::recall_shape(400, 256);
   const std::vector<float> model = first_weights(shape, Beginning::recall, {}, 3);
   AdapterShape adapter;
   adapter.layer = 1;

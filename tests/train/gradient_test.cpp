@@ -3,26 +3,13 @@
 #include <gtest/gtest.h>
 #include <torch/autograd.h>
 
+#include "support/network_shapes.h"
 #include "train/network.h"
 
 namespace pith {
 namespace {
 
 using torch::Tensor;
-
-NetworkShape small_shape() {
-  NetworkShape shape;
-  shape.layers = 2;
-  shape.width = 32;
-  shape.query_heads = 4;
-  shape.heads = 2;
-  shape.dim = 8;
-  shape.ffn_width = 64;
-  shape.vocab = 40;
-  shape.context = 64;
-  shape.rope_base = 10000;
-  return shape;
-}
 
 Tensor random_values(at::IntArrayRef sizes, int seed) {
   const at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(seed));
@@ -74,7 +61,7 @@ double loss_of(const Network& network, const Tensor& tokens, const Tensor& targe
 }
 
 TEST(TrainerGradient, IsTheSlopeOfTheLossForEveryTensor) {
-  const NetworkShape shape = small_shape();
+  const NetworkShape shape = test::small_shape(2, 64);
   const ParameterLayout layout(shape);
   Tensor parameters = random_values({layout.size()}, 5) * 0.3;
   Tensor gradients = torch::zeros_like(parameters);

@@ -7,23 +7,14 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "support/network_shapes.h"
 #include "train/beginning.h"
 
 namespace pith {
 namespace {
 
 NetworkShape recall_shape() {
-  NetworkShape shape;
-  shape.layers = 3;
-  shape.width = 224;
-  shape.query_heads = 4;
-  shape.heads = 2;
-  shape.dim = 32;
-  shape.ffn_width = 64;
-  shape.vocab = 512;
-  shape.context = 1024;
-  shape.rope_base = 1e10;
-  return shape;
+  return test::recall_shape(512, 1024);
 }
 
 // Random tokens, and the same again.
