@@ -11,6 +11,7 @@
 #include "policy/observer.h"
 #include "runtime/engine.h"
 #include "support/golden.h"
+#include "support/rotation.h"
 #include "support/test_data.h"
 #include "support/tiny_model.h"
 #include "tensor/codec.h"
@@ -22,18 +23,6 @@ using Doubles = std::vector<double>;
 
 EngineOptions options() {
   return {.threads = 2, .cache_bytes = size_t{512} << 20, .tile_rows = 50};
-}
-
-// The rotation by its definition.
-void turn(const Rope& rope, int position, int way, Doubles& x) {
-  const size_t pairs = rope.inv_freq.size();
-  for (size_t i = 0; i < pairs; ++i) {
-    const size_t a = rope.half_split ? i : 2 * i, b = rope.half_split ? i + pairs : 2 * i + 1;
-    const double angle = way * double{rope.inv_freq[i]} * position, c = std::cos(angle),
-                 s = std::sin(angle), first = x[a], second = x[b];
-    x[a] = first * c - second * s;
-    x[b] = first * s + second * c;
-  }
 }
 
 // Second moments of the queries of a group, of keys and of values, a product at a time; and of keys

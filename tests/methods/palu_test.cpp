@@ -14,6 +14,7 @@
 #include "support/spec_sentences.h"
 #include "support/tiny_model.h"
 #include "support/tiny_sessions.h"
+#include "support/toy_bases.h"
 #include "support/toy_prompt.h"
 
 namespace pith::test {
@@ -28,65 +29,10 @@ std::vector<float> frequencies(int pairs) {
   return inv_freq;
 }
 
-// The rotation by its definition.
-void turn(const Rope& rope, int position, int way, Doubles& x) {
-  const size_t pairs = rope.inv_freq.size();
-  for (size_t i = 0; i < pairs; ++i) {
-    const size_t a = rope.half_split ? i : 2 * i, b = rope.half_split ? i + pairs : 2 * i + 1;
-    const double angle = way * double{rope.inv_freq[i]} * position, c = std::cos(angle),
-                 s = std::sin(angle), first = x[a], second = x[b];
-    x[a] = first * c - second * s;
-    x[b] = first * s + second * c;
-  }
-}
-
-HeadBases random_bases(const KvShape& shape, uint64_t seed = 9) {
-  HeadBases bases{shape.layers, shape.heads, shape.dim, {}, {}, {}, {}};
-  Random random(seed);
-  for (size_t side = 0; side < 3 * bases.sides() / 2; ++side) {
-    const std::vector<float> rotation = random_rotation(shape.dim, random);
-    const bool unturned = side >= bases.sides();
-    auto& directions = unturned ? bases.unturned : bases.directions;
-    directions.insert(directions.end(), rotation.begin(), rotation.end());
-    for (int d = 0; d < shape.dim; ++d)
-      (unturned ? bases.unturned_harm : bases.harm)
-          .push_back(static_cast<float>(1 + side % 5) / static_cast<float>(1 + d));
-  }
-  for (size_t head = 0; head < bases.sides() / 2; ++head)
-    for (int d = 0; d < shape.dim; ++d) {
-      bases.channels.push_back(d);
-      bases.channel_harm.push_back(1.0f);
-    }
-  return bases;
-}
-
-std::string file_of(const HeadBases& bases, std::span<const int> ranks,
-                    std::string_view digest = "m") {
-  const std::string path = fresh_folder() + "basis.gguf";
-  save_calibration(path, digest, "a test", basis_tensors(bases, ranks, ranks));
-  return path;
-}
-
-// A table with a basis for every side, full ranks included.
-std::shared_ptr<BasisTable> every_direction(const KvShape& shape) {
-  const HeadBases bases = with_unturned_keys(random_bases(shape), shape);
-  auto table = std::make_shared<BasisTable>();
-  table->turns = bases.key_turns;
-  const auto n = static_cast<size_t>(shape.dim);
-  for (size_t side = 0; side < bases.sides(); ++side) {
-    const float* up = &bases.directions[side * n * n];
-    Basis basis{shape.dim, shape.dim, std::vector<float>(n * n), {up, up + n * n}};
-    for (size_t r = 0; r < n; ++r)
-      for (size_t d = 0; d < n; ++d) basis.down[d * n + r] = up[r * n + d];
-    (side < bases.sides() / 2 ? table->k : table->v).push_back(std::move(basis));
-  }
-  return table;
-}
-
 // The spec, storing f32 rows in every direction of an unturned basis.
 std::shared_ptr<const Policy> in_every_direction(const std::string& spec, const KvShape& shape) {
   auto policy = std::const_pointer_cast<Policy>(make_policy(spec, shape));
-  policy->store.basis = every_direction(shape);
+  policy->store.basis = every_direction(with_unturned_keys(random_bases(shape), shape));
   return policy;
 }
 
@@ -263,17 +209,21 @@ TEST(Palu, AttendsToKeysAtTheirPositions) {
                             .out = Mat::packed(out.data(), {2, c.dim}),
                             .probs = probs};
     ops->attend({&job, 1});
+    // What a query head gives a row, before all are divided by their sum.
+    const auto weight = [&](int h, int r) {
+      const int at = c.positions[static_cast<size_t>(r)];
+      if (c.window > 0 && at <= position - c.window) return 0.0;
+      const Doubles key = latent.read_key(r, at, at, rank);
+      double logit = 0;
+      for (int d = 0; d < c.dim; ++d)
+        logit += double{q[static_cast<size_t>(h * c.dim + d)]} * key[static_cast<size_t>(d)];
+      return std::exp(0.3 * logit);
+    };
     for (int h = 0; h < 2; ++h) {
       Doubles weights, sum(static_cast<size_t>(c.dim));
       double all = 0;
       for (int r = 0; r < 24; ++r) {
-        const int at = c.positions[static_cast<size_t>(r)];
-        const Doubles key = latent.read_key(r, at, at, rank);
-        double logit = 0;
-        for (int d = 0; d < c.dim; ++d)
-          logit += double{q[static_cast<size_t>(h * c.dim + d)]} * key[static_cast<size_t>(d)];
-        const bool seen = c.window == 0 || at > position - c.window;
-        weights.push_back(seen ? std::exp(0.3 * logit) : 0);
+        weights.push_back(weight(h, r));
         all += weights.back();
       }
       for (int r = 0; r < 24; ++r) {
@@ -304,14 +254,7 @@ TEST(Palu, AttendsToKeysAtTheirPositions) {
     // The tile's own row has logit 0 and value 0: it only takes a share.
     for (int h = 0; h < 2; ++h) {
       double all = 0;
-      for (int r = 0; r < 24; ++r) {
-        const int at = c.positions[static_cast<size_t>(r)];
-        const Doubles key = latent.read_key(r, at, at, rank);
-        double logit = 0;
-        for (int d = 0; d < c.dim; ++d)
-          logit += double{q[static_cast<size_t>(h * c.dim + d)]} * key[static_cast<size_t>(d)];
-        if (c.window == 0 || at > position - c.window) all += std::exp(0.3 * logit);
-      }
+      for (int r = 0; r < 24; ++r) all += weight(h, r);
       for (int d = 0; d < c.dim; ++d) {
         const auto at = static_cast<size_t>(h * c.dim + d);
         ASSERT_NEAR(tile[at], out[at] * all / (all + 1), 1e-4);
@@ -354,7 +297,7 @@ TEST(Palu, TakesTheBytesOfTheKeptNumbers) {
   std::vector<int> ranks;
   for (size_t side = 0; side < bases.sides(); ++side)
     ranks.push_back(16 * static_cast<int>(side % 4 + 1));
-  const std::string path = file_of(bases, ranks), start = ":calibration=" + path;
+  const std::string path = basis_file(bases, ranks), start = ":calibration=" + path;
   size_t expected = 0;
   for (const int rank : ranks)
     expected += 5 * PagePool::page_cost(static_cast<size_t>(32 * 2 * rank));
@@ -385,7 +328,7 @@ TEST(Palu, SessionsAreSavedAndForkedBitForBit) {
   const ModelConfig& config = engine.model().config();
   const HeadBases bases = random_bases(config.shape);
   const std::string spec = "palu:size=0.5,step=2,page=8,calibration=" +
-                           file_of(bases, std::vector<int>(bases.sides(), 4), config.digest);
+                           basis_file(bases, std::vector<int>(bases.sides(), 4), config.digest);
   const auto session = engine.open(spec);
   const auto tokens = tiny_tokens(tiny_model("llama"), 90, 8);
   engine.prefill(*session, std::span(tokens).first(60));
@@ -412,8 +355,8 @@ TEST(Palu, IsTheSameAsZackWhereNothingTurnsKeys) {
       bases.directions.begin() + static_cast<std::ptrdiff_t>(bases.directions.size() / 2));
   bases.unturned_harm.assign(
       bases.harm.begin(), bases.harm.begin() + static_cast<std::ptrdiff_t>(bases.harm.size() / 2));
-  const std::string options =
-      ":size=0.5,step=2,page=8,calibration=" + file_of(bases, std::vector<int>(bases.sides(), 4));
+  const std::string options = ":size=0.5,step=2,page=8,calibration=" +
+                              basis_file(bases, std::vector<int>(bases.sides(), 4));
   const auto tokens = tiny_tokens(tiny_model("mpt"), 60, 8);
   const auto palu = open_tiny(engine, "palu" + options), zack = open_tiny(engine, "zack" + options);
   EXPECT_TRUE(same_bits(answer(engine, *palu, tokens, 10), answer(engine, *zack, tokens, 10)));
@@ -424,7 +367,7 @@ TEST(Palu, SaysWhatIsWrongWithASpec) {
   const KvShape shape = wide_shape(inv_freq);
   HeadBases bases = random_bases(shape);
   const std::vector<int> ranks(bases.sides(), 64);
-  const std::string start = "palu:calibration=" + file_of(bases, ranks);
+  const std::string start = "palu:calibration=" + basis_file(bases, ranks);
   EXPECT_EQ(answer("palu", shape),
             "palu: 'calibration' is missing; `pith calibrate basis` makes the file");
   EXPECT_EQ(answer(start + ",size=0.1", shape),
@@ -435,7 +378,7 @@ TEST(Palu, SaysWhatIsWrongWithASpec) {
   EXPECT_EQ(answer(start + "+eigen" + start.substr(4), shape),
             "both 'palu' and 'eigen' bring a basis");
   bases.unturned = bases.unturned_harm = {};
-  const std::string old = file_of(bases, ranks);  // as it was written before there was palu
+  const std::string old = basis_file(bases, ranks);  // as it was written before there was palu
   for (const char* method : {"palu", "eigen"})
     EXPECT_EQ(answer(method + (":calibration=" + old), shape),
               "the calibration file knows no directions of keys before their rotation; run 'pith "
@@ -488,7 +431,7 @@ TEST(Eigen, KeepsTheLeastThatLeavesALayerWithinItsError) {
       }
     }
   EXPECT_NE(make_policy("eigen:error=0.2,calibration=" +
-                            file_of(bases, std::vector<int>(bases.sides(), 32)),
+                            basis_file(bases, std::vector<int>(bases.sides(), 32)),
                         shape)
                 ->store.basis,
             nullptr);

@@ -2,42 +2,17 @@
 // rows that lie in the kept ones lose nothing, and the bytes are those of the kept numbers.
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 
 #include "gtest/gtest.h"
 #include "policy/defaults.h"
-#include "policy/low_rank.h"
-#include "support/rotation.h"
 #include "support/spec_sentences.h"
 #include "support/tiny_model.h"
 #include "support/tiny_sessions.h"
+#include "support/toy_bases.h"
 #include "support/toy_prompt.h"
 
 namespace pith::test {
 namespace {
-
-HeadBases random_bases(const KvShape& shape, uint64_t seed = 9) {
-  HeadBases bases{shape.layers, shape.heads, shape.dim, {}, {}, {}, {}};
-  Random random(seed);
-  for (size_t side = 0; side < bases.sides(); ++side) {
-    const std::vector<float> rotation = random_rotation(shape.dim, random);
-    bases.directions.insert(bases.directions.end(), rotation.begin(), rotation.end());
-    for (int d = 0; d < shape.dim; ++d)
-      bases.harm.push_back(1.0f / static_cast<float>(1 + d + static_cast<int>(side % 5)));
-  }
-  for (size_t head = 0; head < bases.sides() / 2; ++head)
-    for (int d = 0; d < shape.dim; ++d) {
-      bases.channels.push_back(d ^ 6);  // pairs in another order
-      bases.channel_harm.push_back(1.0f / static_cast<float>(1 + d / 2));
-    }
-  return bases;
-}
-
-std::string file_of(const HeadBases& bases, std::span<const int> ranks) {
-  const std::string path = fresh_folder() + "basis.gguf";
-  save_calibration(path, "m", "a test", basis_tensors(bases, ranks));
-  return path;
-}
 
 KvShape wide_shape() {
   return {.layers = 2, .query_heads = 4, .heads = 2, .dim = 64, .width = 32};
@@ -48,22 +23,15 @@ TEST(Zack, ChangesNoLogitWithEveryDirectionKept) {
     SCOPED_TRACE(name);
     Engine engine(loaded_tiny_model(name), tiny_options(2));
     const KvShape& shape = engine.model().config().shape;
-    const HeadBases bases = random_bases(shape);
-    auto table = std::make_shared<BasisTable>();
-    const auto n = static_cast<size_t>(shape.dim);
-    for (size_t side = 0; side < bases.sides(); ++side) {
-      const float* up = &bases.directions[side * n * n];
-      Basis basis{shape.dim, shape.dim, std::vector<float>(n * n), {up, up + n * n}};
-      for (size_t r = 0; r < n; ++r)
-        for (size_t d = 0; d < n; ++d) basis.down[d * n + r] = up[r * n + d];
-      (side < bases.sides() / 2 ? table->k : table->v).push_back(std::move(basis));
-    }
     auto turned = std::make_shared<Policy>();
     turned->spec = "every direction";
     turned->scorer = newest_first();
     turned->budget = keep_everything();
     turned->reducer = keep_best();
-    turned->store = {.k = Quant::f32, .v = Quant::f32, .open = Quant::f32, .basis = table};
+    turned->store = {.k = Quant::f32,
+                     .v = Quant::f32,
+                     .open = Quant::f32,
+                     .basis = every_direction(random_bases(shape))};
     turned->store.page_rows = 8;
     const auto all = open_tiny(engine, "full:cache=f32,page=8");
     const auto session = engine.open(turned);
@@ -111,7 +79,7 @@ TEST(Zack, LosesNothingOfRowsThatLieInTheKeptDirections) {
   std::vector<int> ranks;
   for (size_t side = 0; side < bases.sides(); ++side)
     ranks.push_back(16 * static_cast<int>(side % 3 + 1));
-  const std::string path = file_of(bases, ranks);
+  const std::string path = basis_file(bases, ranks);
   ToyPrompt low("zack:calibration=" + path, shape), full("full", shape),
       coded("zack:cache=q8,calibration=" + path, shape);
   for (ToyPrompt* prompt : {&low, &full, &coded}) {
@@ -137,7 +105,7 @@ TEST(Zack, CutsRowsShortWhereTheirDirectionsAreTheirChannels) {
   std::vector<int> ranks;
   for (size_t side = 0; side < bases.sides(); ++side)
     ranks.push_back(16 * static_cast<int>(side % 4 + 1));
-  ToyPrompt low("zack:calibration=" + file_of(bases, ranks), shape), full("full", shape);
+  ToyPrompt low("zack:calibration=" + basis_file(bases, ranks), shape), full("full", shape);
   for (const Basis& basis : low.policy().store.basis->k) EXPECT_TRUE(basis.leading());
   for (ToyPrompt* prompt : {&low, &full}) {
     plant_flat_rows(*prompt, bases, ranks);
@@ -153,7 +121,7 @@ TEST(Zack, StoresKeysInPairsOfTheirOwnChannels) {
   const KvShape shape = wide_shape();
   const HeadBases bases = random_bases(shape);
   const std::vector<int> ranks(bases.sides(), 64);
-  ToyPrompt prompt("zack:form=pairs,ranks=even,size=0.25,calibration=" + file_of(bases, ranks),
+  ToyPrompt prompt("zack:form=pairs,ranks=even,size=0.25,calibration=" + basis_file(bases, ranks),
                    shape),
       full("full", shape);
   for (ToyPrompt* one : {&prompt, &full}) one->prefill(64);
@@ -170,7 +138,7 @@ TEST(Zack, StoresKeysInPairsOfTheirOwnChannels) {
 TEST(Zack, SpendsASizeToTheLastStep) {
   const KvShape shape = wide_shape();
   const HeadBases bases = random_bases(shape);
-  const std::string path = file_of(bases, std::vector<int>(bases.sides(), 64));
+  const std::string path = basis_file(bases, std::vector<int>(bases.sides(), 64));
   const auto stored = [&](const std::string& options) {
     const auto policy = make_policy("zack:calibration=" + path + options, shape);
     int numbers = 0;
@@ -194,7 +162,7 @@ TEST(Zack, CoordinatesAreStoredInAsManyBitsAsKiviSays) {
   std::vector<int> ranks;
   for (size_t side = 0; side < bases.sides(); ++side)
     ranks.push_back(16 * static_cast<int>(side % 4 + 1));
-  const std::string zack = "zack:calibration=" + file_of(bases, ranks);
+  const std::string zack = "zack:calibration=" + basis_file(bases, ranks);
   ToyPrompt plain(zack + "+kivi:bits=16", shape), full("full:page=64", shape);
   for (ToyPrompt* p : {&plain, &full}) {
     plant_flat_rows(*p, bases, ranks);
@@ -232,7 +200,7 @@ TEST(Zack, CoordinatesAreStoredInAsManyBitsAsKiviSays) {
 TEST(Zack, SaysWhatIsWrongWithASpec) {
   const KvShape shape = wide_shape();
   const HeadBases bases = random_bases(shape);
-  const std::string path = file_of(bases, std::vector<int>(bases.sides(), 64));
+  const std::string path = basis_file(bases, std::vector<int>(bases.sides(), 64));
   const std::string start = "zack:calibration=" + path;
   EXPECT_EQ(answer("zack", shape),
             "zack: 'calibration' is missing; `pith calibrate basis` makes the file");

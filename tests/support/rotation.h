@@ -1,4 +1,4 @@
-// Random rotations.
+// Random rotations, and those by which rotary positions turn rows.
 #pragma once
 
 #include <cmath>
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "tensor/kv_shape.h"
 
 namespace pith::test {
 
@@ -25,6 +26,18 @@ inline std::vector<float> random_rotation(int dim, Random& random) {
     for (size_t d = 0; d < n; ++d) rows[r * n + d] /= std::sqrt(length);
   }
   return {rows.begin(), rows.end()};
+}
+
+// Turns a row by its position, or, with a `way` of -1, back, as rotary positions are defined.
+inline void turn(const Rope& rope, int position, int way, std::vector<double>& x) {
+  const size_t pairs = rope.inv_freq.size();
+  for (size_t i = 0; i < pairs; ++i) {
+    const size_t a = rope.half_split ? i : 2 * i, b = rope.half_split ? i + pairs : 2 * i + 1;
+    const double angle = way * double{rope.inv_freq[i]} * position, c = std::cos(angle),
+                 s = std::sin(angle), first = x[a], second = x[b];
+    x[a] = first * c - second * s;
+    x[b] = first * s + second * c;
+  }
 }
 
 }  // namespace pith::test
