@@ -1,10 +1,7 @@
 #include "train/distill_config.h"
 
-#include <algorithm>
-#include <cmath>
-#include <numbers>
-
 #include "base/error.h"
+#include "train/cosine_rate.h"
 #include "train/json_fields.h"
 
 namespace pith {
@@ -73,13 +70,11 @@ DistillConfig read_distill_config(const std::string& path) {
 }
 
 double rate_at(const DistillConfig& config, int64_t step) {
-  const auto at = static_cast<double>(step);
-  const double warm = config.warm_up_steps > 0
-                          ? std::min(1.0, (at + 1) / static_cast<double>(config.warm_up_steps))
-                          : 1;
-  const double share = std::min(1.0, at / static_cast<double>(config.steps));
-  const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * share));
-  return config.rate * warm * (config.floor + (1 - config.floor) * cosine);
+  const CosineRate rate{.rate = config.rate,
+                        .floor = config.floor,
+                        .warm_up = static_cast<double>(config.warm_up_steps),
+                        .total = static_cast<double>(config.steps)};
+  return rate.at(static_cast<double>(step));
 }
 
 }  // namespace pith

@@ -1,9 +1,7 @@
 #include "train/train_config.h"
 
-#include <cmath>
-#include <numbers>
-
 #include "base/error.h"
+#include "train/cosine_rate.h"
 #include "train/json_fields.h"
 
 namespace pith {
@@ -110,12 +108,11 @@ const Stage& stage_at(const TrainConfig& config, int64_t tokens) {
 }
 
 double rate_at(const TrainConfig& config, int64_t tokens) {
-  const double warm_up = static_cast<double>(config.warm_up_tokens);
-  const auto at = static_cast<double>(tokens);
-  const double warm = warm_up > 0 ? std::min(1.0, (at + 1) / warm_up) : 1;
-  const double share = std::min(1.0, at / static_cast<double>(config.total_tokens()));
-  const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * share));
-  return config.rate * warm * (config.floor + (1 - config.floor) * cosine);
+  const CosineRate rate{.rate = config.rate,
+                        .floor = config.floor,
+                        .warm_up = static_cast<double>(config.warm_up_tokens),
+                        .total = static_cast<double>(config.total_tokens())};
+  return rate.at(static_cast<double>(tokens));
 }
 
 }  // namespace pith
