@@ -6,6 +6,8 @@
 #include <torch/types.h>
 #include <vector>
 
+#include "base/error.h"
+
 namespace pith {
 
 struct Adam {
@@ -26,6 +28,18 @@ struct Adam {
     parameters.addcdiv_(moment1, denominator, -rate / unbias1);
   }
 };
+
+// Makes the norm of a step's gradient no more than `most`, where that is above 0, and returns what
+// it was. Throws bad_file where it or the step's loss is not finite, before anything has changed.
+inline double clip_gradient(const torch::Tensor& gradient, double most, double loss) {
+  const double norm = gradient.norm().item<double>();
+  if (!std::isfinite(loss) || !std::isfinite(norm))
+    throw Error(Errc::bad_file,
+                "the loss is not a number any more; go on from the last checkpoint with a smaller "
+                "'rate'");
+  if (most > 0 && norm > most) gradient.mul_(most / norm);
+  return norm;
+}
 
 // An array as a tensor of its own, and back.
 inline torch::Tensor tensor_of(std::span<const float> values) {

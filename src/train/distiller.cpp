@@ -1,6 +1,5 @@
 #include "train/distiller.h"
 
-#include <cmath>
 #include <torch/autograd.h>
 
 #include "base/error.h"
@@ -128,14 +127,8 @@ DistillStep Distiller::step(int samples, const std::function<DistillSample(int s
   for (const DistillScore& score : scores) result.score += score;
   result.loss = s.loss_of(result.score);
   for (size_t w = 1; w < s.workers.size(); ++w) s.workers[0].gradients.add_(s.workers[w].gradients);
-  Tensor gradient = s.workers[0].gradients;
-  result.gradient_norm = gradient.norm().item<double>();
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
-    throw Error(Errc::bad_file,
-                "the loss is not a number any more; go on from the last checkpoint with a smaller "
-                "'rate'");
-  if (s.options.clip > 0 && result.gradient_norm > s.options.clip)
-    gradient.mul_(s.options.clip / result.gradient_norm);
+  const Tensor gradient = s.workers[0].gradients;
+  result.gradient_norm = clip_gradient(gradient, s.options.clip, result.loss);
   s.adam.step(s.parameters, gradient, rate);
   return result;
 }

@@ -1,6 +1,5 @@
 #include "train/learner.h"
 
-#include <cmath>
 #include <torch/autograd.h>
 #include <torch/cuda.h>
 
@@ -240,13 +239,7 @@ StepResult Learner::step(int parts, const std::function<Batch(int part)>& make, 
   for (const BatchScore& score : scores) result.score += score;
   result.loss = s.weighted_loss(result.score);
   const Tensor gradient = s.sum_gradients();
-  result.gradient_norm = gradient.norm().item<double>();
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm))
-    throw Error(Errc::bad_file,
-                "the loss is not a number any more; go on from the last checkpoint with a smaller "
-                "'rate'");
-  if (s.options.clip > 0 && result.gradient_norm > s.options.clip)
-    gradient.mul_(s.options.clip / result.gradient_norm);
+  result.gradient_norm = clip_gradient(gradient, s.options.clip, result.loss);
   s.adam.step(s.parameters, gradient, rate);
   return result;
 }
