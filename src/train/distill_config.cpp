@@ -47,10 +47,7 @@ DistillConfig read_distill_config(const std::string& path) {
   if (c.shortest == 0) c.shortest = c.length / 4;
   if (c.shortest < 16 || c.shortest > c.length)
     fields.fail("'shortest' must be between 16 and 'length'");
-  const Json* mix = fields.part("mix");
-  if (mix == nullptr || !mix->is_object() || mix->empty())
-    fields.fail("needs 'mix', which says how often each task is drawn");
-  c.mix = read_mix(*mix, fields, c.length);
+  c.mix = read_mix(fields, c.length);
   fields.done();
   if (c.name.empty()) fields.fail("needs a 'name'");
   if (c.model.empty()) fields.fail("needs a 'model', the GGUF file that is distilled");

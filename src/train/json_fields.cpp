@@ -22,20 +22,22 @@ std::string beside(const std::string& file, const std::string& path) {
   return (folder / path).lexically_normal().string();
 }
 
-std::vector<std::pair<std::string, double>> read_mix(const Json& mix, const Fields& where,
-                                                     int length) {
+std::vector<std::pair<std::string, double>> read_mix(Fields& fields, int length) {
+  const Json* mix = fields.part("mix");
+  if (mix == nullptr || !mix->is_object() || mix->empty())
+    fields.fail("needs 'mix', which says how often each task is drawn");
   std::vector<std::pair<std::string, double>> out;
-  for (const auto& [name, weight] : mix.items()) {
+  for (const auto& [name, weight] : mix->items()) {
     const Task* task = find_task(name);
     if (task == nullptr) {
       std::string known;
       for (const Task& t : tasks()) known.append(known.empty() ? "" : ", ").append(t.name);
-      where.fail("has the unknown task '" + name + "'; known are " + known);
+      fields.fail("has the unknown task '" + name + "'; known are " + known);
     }
     if (!weight.is_number() || weight.get<double>() <= 0)
-      where.fail("has a weight for '" + name + "' that is not a positive number");
+      fields.fail("has a weight for '" + name + "' that is not a positive number");
     if (length < task->shortest)
-      where.fail("is too short for '" + name + "', which needs " + std::to_string(task->shortest));
+      fields.fail("is too short for '" + name + "', which needs " + std::to_string(task->shortest));
     out.emplace_back(name, weight.get<double>());
   }
   return out;

@@ -66,9 +66,8 @@ class Fields {
   std::set<std::string> known_;
 };
 
-// "mix": names of tasks and how often each is drawn. Throws where one is unknown or needs more
-// than `length` tokens.
-std::vector<std::pair<std::string, double>> read_mix(const Json& mix, const Fields& where,
-                                                     int length);
+// "mix": names of tasks and how often each is drawn. Throws where it is missing, or a task is
+// unknown or needs more than `length` tokens.
+std::vector<std::pair<std::string, double>> read_mix(Fields& fields, int length);
 
 }  // namespace pith

@@ -29,10 +29,7 @@ Stage read_stage(const Json& json, const std::string& where) {
   fields.take("rows", stage.rows);
   if (stage.tokens < 1 || stage.length < 16 || stage.rows < 1)
     fields.fail("needs 'tokens', a 'length' of 16 or more and 'rows'");
-  const Json* mix = fields.part("mix");
-  if (mix == nullptr || !mix->is_object() || mix->empty())
-    fields.fail("needs 'mix', which says how often each task is drawn");
-  stage.mix = read_mix(*mix, fields, stage.length);
+  stage.mix = read_mix(fields, stage.length);
   fields.done();
   return stage;
 }
