@@ -11,12 +11,14 @@
 #include "apps/eval_report.h"
 #include "apps/eval_run.h"
 #include "apps/eval_summary.h"
+#include "apps/json_writer.h"
 #include "apps/progress_bar.h"
 #include "apps/table.h"
 #include "apps/text_input.h"
 #include "apps/units.h"
 #include "base/error.h"
 #include "base/output_file.h"
+#include "eval/words.h"
 
 namespace pith {
 namespace {
@@ -126,9 +128,40 @@ void show(const EvalOptions& options, EvalResults& results, const std::vector<Ev
     print_results(rows, options.format);
 }
 
+// The samples themselves, each with its true answers; nothing is asked of a model.
+int show_samples(const EvalOptions& options) {
+  if (options.models.empty())
+    throw Error(Errc::bad_option, "-m FILE is missing: whose tokens are samples fitted to?");
+  Evaluation(options, options.models[0])
+      .each_sample(
+          [&](const Task& task, int tokens, uint64_t seed, int index, const Sample& sample) {
+            if (options.format == "json") {
+              JsonWriter line(0);
+              line.object().key("task").value(task.name()).key("tokens").value(tokens);
+              line.key("seed").value(seed).key("sample").value(index);
+              line.key("context").value(sample.context).key("questions").array();
+              for (const Question& question : sample.questions) {
+                line.object().key("question").value(question.text + question.prefix);
+                line.key("answers").array();
+                for (const std::string& answer : question.answers) line.value(answer);
+                line.end().end();
+              }
+              std::printf("%s\n", line.end().end().text().c_str());
+              return;
+            }
+            std::printf("%s", sample.context.c_str());
+            for (const Question& question : sample.questions)
+              std::printf("%s%s %s", question.text.c_str(), question.prefix.c_str(),
+                          joined(question.answers, ", ").c_str());
+            std::printf("\n\n");
+          });
+  return 0;
+}
+
 int evaluate(EvalOptions& options) {
   if (options.list) return list_tasks(options.format == "html" ? "md" : options.format);
   if (!options.plan.empty()) read_plan(read_file(options.plan), options.plan, options);
+  if (options.show) return show_samples(options);
   if (options.report_only && options.results.empty())
     throw Error(Errc::bad_option, "--report-only shows what --results FILE holds; name the file");
   std::optional<EvalResults> results;
@@ -218,6 +251,8 @@ std::function<int()> setup(Arguments& arguments) {
               "write the figures of the report there, as SVG files for papers")
       .completes(Complete::folder);
   arguments.flag("--list", options->list, "list the tasks instead");
+  arguments.flag("--show", options->show,
+                 "print the samples and their answers instead; with -o json one object per line");
   arguments.choice("-o,--output", options->format, "md|json|csv|html",
                    "how results are shown; html: a report with figures, one page that needs "
                    "neither network nor scripts");

@@ -19,7 +19,7 @@ struct EvalOptions {
   std::string haystack, questions, results, chat = "auto", format = "md", figures;
   int samples = 10;
   uint64_t batch_bytes = 0;  // 0: no throughput is measured
-  bool share = false, list = false, fidelity = false, report_only = false;
+  bool share = false, list = false, show = false, fidelity = false, report_only = false;
   std::set<std::string> given;  // flags of the command line, by their long names
 };
 

@@ -181,6 +181,15 @@ void Evaluation::run(EvalResults& results, std::vector<EvalRow>& rows,
             run_sample(*task, tokens, seed, index, protocol, results, rows, done);
 }
 
+void Evaluation::each_sample(
+    const std::function<void(const Task&, int, uint64_t, int, const Sample&)>& see) const {
+  for (const Task* task : tasks_)
+    for (const int tokens : lengths_)
+      for (const uint64_t seed : seeds_)
+        for (int index = 0; index < samples_of(*task); ++index)
+          see(*task, tokens, seed, index, task->make(request(tokens, seed, index)));
+}
+
 void Evaluation::run_sample(const Task& task, int tokens, uint64_t seed, int index,
                             Protocol protocol, EvalResults& results, std::vector<EvalRow>& rows,
                             const std::function<void()>& done) {

@@ -27,6 +27,9 @@ class Evaluation {
   void run(EvalResults& results, std::vector<EvalRow>& rows, const std::function<void()>& done);
 
   // What `auto` did not do as it was asked: sentences, each once.
+  // Every sample that run() would ask about, in its order.
+  void each_sample(const std::function<void(const Task&, int tokens, uint64_t seed, int index,
+                                            const Sample&)>& see) const;
   const std::set<std::string>& warnings() const { return warnings_; }
 
  private:

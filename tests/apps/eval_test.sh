@@ -29,6 +29,13 @@ json "$dir/a" 'all(r["score"] == (100 if r["protocol"] == "query-aware" else 0)
 json "$dir/a" 'all(0 < r["cache_bytes"] <= r["end_bytes"] and r["ttft_seconds"] > 0 for r in j)'
 json "$dir/a" '{r["protocol"] for r in j} == {"query-aware", "query-agnostic"}'
 
+# --show prints what would be asked, and runs nothing.
+eval_pith --show -o json >"$dir/shown" || fail "--show -o json"
+json_lines() { python3 -c 'import json,sys; j=[json.loads(l) for l in open(sys.argv[1])]; sys.exit(not eval(sys.argv[2]))' "$@"; }
+json_lines "$dir/shown" 'len(j) == 4 and all(q["answers"] for s in j for q in s["questions"])' || fail "samples"
+json_lines "$dir/shown" 'all(s["questions"][0]["answers"][0] in s["context"] for s in j)' || fail "hidden"
+eval_pith --show >"$dir/shown" && grep -q "The pass key is" "$dir/shown" || fail "--show"
+
 # A cache that a context's questions share counts as if it were not shared: nothing but page ends
 # differs between the protocols.
 "$pith" eval -m "$dir/recall.gguf" --lengths 640 --task scbench_mf_requests,scbench_mf \
