@@ -176,10 +176,10 @@ int run_trained(DemoOptions options) {
     fmt::print(
         "{} ({}) reads {} tokens of {} that hide {} numbers\nand end with the list of their keys. "
         "One prefill per method; then each is asked on a\nfork of the compressed cache, such "
-        "as: {}\n\n",
+        "as: {} ...\n\n",
         options.model, bytes_text(model->weight_bytes()), count_text(options.tokens),
         options.file.empty() ? "made-up prose" : options.file, options.needles,
-        first.text.substr(1));
+        (first.text + first.prefix).substr(1));
     std::fflush(stdout);
   }
   compare(options, bar,
