@@ -226,8 +226,8 @@ std::function<int()> setup(Arguments& arguments) {
                   "also measure tokens per second, alone and with as many sessions at once as "
                   "hold no more than this, such as 64MiB");
   arguments.flag("--share-prompts", options->share,
-                 "compute what specs have in common of a prompt once; times to first "
-                 "token then leave that out");
+                 "compute what specs have in common of a prompt once; times to first token then "
+                 "leave that out, and pages that a method leaves as they were count by half");
   arguments.section("What samples are made of");
   arguments
       .option("--haystack", options->haystack, "FILE", "text to hide things in; without, our own")
