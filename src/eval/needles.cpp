@@ -183,8 +183,10 @@ class AskedNeedles final : public Task {
         std::string key = word_pair(random);
         while (std::ranges::count(keys, key) > 0) key = word_pair(random);
         const std::string value = number(random, 7);
-        needles.push_back("The secret number of " + key + " is " + value + ".");
-        sample.questions.push_back({"\n", "The secret number of " + key + " is", {value}, {}});
+        std::string said = "The secret number of ";
+        said.append(key).append(" is");
+        sample.questions.push_back({"\n", said, {value}, {}});
+        needles.push_back(said.append(" ").append(value).append("."));
         keys.push_back(std::move(key));
       }
       shuffle(needles, random);

@@ -28,7 +28,8 @@ size_t default_cache_bytes() {
 
 // A policy whose bases are counted for as long as anybody uses it.
 struct CountedPolicy {
-  CountedPolicy(std::shared_ptr<const Policy> counted, std::shared_ptr<PagePool> in, size_t held)
+  CountedPolicy(std::shared_ptr<const Policy> counted, const std::shared_ptr<PagePool>& in,
+                size_t held)
       : policy(std::move(counted)), pool(in), bytes(held) {
     in->charge(bytes, MemoryClass::bases);
   }
