@@ -32,6 +32,13 @@ std::string draw(Random& random, Kind kind) {
                                  : uuid(random);
 }
 
+// One that is not among `taken`.
+std::string draw_other(Random& random, Kind kind, const std::vector<std::string>& taken) {
+  std::string drawn = draw(random, kind);
+  while (std::ranges::count(taken, drawn) > 0) drawn = draw(random, kind);
+  return drawn;
+}
+
 struct NeedleShape {
   const char* name;
   const char* summary;
@@ -100,8 +107,7 @@ class NeedleTask final : public Task {
     std::vector<std::string> keys, needles;
     std::vector<std::vector<std::string>> values;
     for (int k = 0; k < std::max(shape_.keys, shape_.queries); ++k) {
-      std::string key = draw(random, shape_.key);
-      while (std::ranges::count(keys, key) > 0) key = draw(random, shape_.key);
+      const std::string key = draw_other(random, shape_.key, keys);
       keys.push_back(key);
       values.emplace_back();
       for (int v = 0; v < shape_.values; ++v) {
@@ -150,8 +156,7 @@ class NeedleTask final : public Task {
         lines.emplace_back(kNoise);
         continue;
       }
-      std::string key = draw(random, shape_.key);
-      while (std::ranges::count(keys, key) > 0) key = draw(random, shape_.key);
+      const std::string key = draw_other(random, shape_.key, keys);
       lines.push_back(needle(plural(shape_.value), key, draw(random, shape_.value)));
     }
     std::vector<int> places = distinct_below(random, size, static_cast<int>(needles.size()));
@@ -180,8 +185,7 @@ class AskedNeedles final : public Task {
       std::vector<std::string> keys, needles;
       Sample sample;
       for (int i = 0; i < needles_; ++i) {
-        std::string key = word_pair(random);
-        while (std::ranges::count(keys, key) > 0) key = word_pair(random);
+        std::string key = draw_other(random, Kind::words, keys);
         const std::string value = number(random, 7);
         std::string said = "The secret number of ";
         said.append(key).append(" is");
