@@ -126,7 +126,7 @@ int run_exact(DemoOptions options) {
     options.specs = {"full", "fastkv:budget=0.1,window=32", "snapkv:budget=0.1",
                      "streaming_llm:budget=0.1"};
   ProgressBar bar;
-  const RecallOptions recall{.seed = options.seed, .context = std::max(65536, options.tokens)};
+  const RecallOptions recall{.seed = options.seed, .context = kMostExactTokens};
   if (!options.keep.empty()) write_recall_model(options.keep, recall, bar);
   const std::vector<std::byte> bytes = recall_model_bytes(recall);
   const auto model = Model::load(GgufFile::parse(bytes, "the recall model"));

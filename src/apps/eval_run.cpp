@@ -174,20 +174,24 @@ void Evaluation::run(EvalResults& results, std::vector<EvalRow>& rows,
   note_flags(results);
   if (options_.batch_bytes > 0) measure_throughputs(results);
   for (const Protocol protocol : protocols_)
-    for (const Task* task : tasks_)
-      for (const int tokens : lengths_)
-        for (const uint64_t seed : seeds_)
-          for (int index = 0; index < samples_of(*task); ++index)
-            run_sample(*task, tokens, seed, index, protocol, results, rows, done);
+    each_index([&](const Task& task, int tokens, uint64_t seed, int index) {
+      run_sample(task, tokens, seed, index, protocol, results, rows, done);
+    });
+}
+
+void Evaluation::each_index(
+    const std::function<void(const Task&, int, uint64_t, int)>& visit) const {
+  for (const Task* task : tasks_)
+    for (const int tokens : lengths_)
+      for (const uint64_t seed : seeds_)
+        for (int index = 0; index < samples_of(*task); ++index) visit(*task, tokens, seed, index);
 }
 
 void Evaluation::each_sample(
     const std::function<void(const Task&, int, uint64_t, int, const Sample&)>& see) const {
-  for (const Task* task : tasks_)
-    for (const int tokens : lengths_)
-      for (const uint64_t seed : seeds_)
-        for (int index = 0; index < samples_of(*task); ++index)
-          see(*task, tokens, seed, index, task->make(request(tokens, seed, index)));
+  each_index([&](const Task& task, int tokens, uint64_t seed, int index) {
+    see(task, tokens, seed, index, task.make(request(tokens, seed, index)));
+  });
 }
 
 void Evaluation::run_sample(const Task& task, int tokens, uint64_t seed, int index,

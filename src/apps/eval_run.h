@@ -41,6 +41,9 @@ class Evaluation {
   std::string settings_of(const Task& task) const;
   EvalKey key(const Task& task, int tokens, uint64_t seed, int index, const std::string& spec,
               Protocol protocol) const;
+  // Of every sample, in the order of run().
+  void each_index(
+      const std::function<void(const Task&, int tokens, uint64_t seed, int index)>& visit) const;
   void note_flags(EvalResults& results) const;
   void measure_throughputs(EvalResults& results);
   void run_sample(const Task& task, int tokens, uint64_t seed, int index, Protocol protocol,
