@@ -169,6 +169,12 @@ inline Vec halves_of(const std::byte* const* rows, size_t offset) {
   return {_mm256_cvtph_ps(_mm_unpacklo_epi64(x, y))};
 }
 
+// from [lanes][8] to [8] vectors.
+inline void across(const float (*from)[8], Vec* to) {
+  for (int r = 0; r < 8; ++r) to[r] = Vec::load(from[r]);
+  transpose(to);
+}
+
 inline void widen_i16(const std::byte* from, std::byte* to) {
   _mm256_storeu_si256(
       reinterpret_cast<__m256i*>(to),

@@ -86,6 +86,15 @@ inline Vec halves_of(const std::byte* const* rows, size_t offset) {
   return Vec::load_f16(reinterpret_cast<const std::byte*>(half));
 }
 
+// from [lanes][8] to [8] vectors.
+inline void across(const float (*from)[8], Vec* to) {
+  for (int g = 0; g < 8; ++g) {
+    float lane[Vec::lanes];
+    for (int r = 0; r < Vec::lanes; ++r) lane[r] = from[r][g];
+    to[g] = Vec::load(lane);
+  }
+}
+
 inline void widen_i16(const std::byte* from, std::byte* to) {
   const int8x16_t bytes = vld1q_s8(reinterpret_cast<const int8_t*>(from));
   vst1q_u8(reinterpret_cast<uint8_t*>(to), vreinterpretq_u8_s16(vmovl_s8(vget_low_s8(bytes))));

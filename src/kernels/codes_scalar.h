@@ -89,6 +89,15 @@ inline Vec halves_of(const std::byte* const* rows, size_t offset) {
 }
 
 // Sixteen signed bytes to 16 bits each.
+// from [lanes][8] to [8] vectors.
+inline void across(const float (*from)[8], Vec* to) {
+  for (int g = 0; g < 8; ++g) {
+    float lane[Vec::lanes];
+    for (int r = 0; r < Vec::lanes; ++r) lane[r] = from[r][g];
+    to[g] = Vec::load(lane);
+  }
+}
+
 inline void widen_i16(const std::byte* from, std::byte* to) {
   int16_t wide[16];
   for (int i = 0; i < 16; ++i) wide[i] = static_cast<int8_t>(from[i]);

@@ -21,20 +21,6 @@ inline Vec halves(const Column& at, size_t offset) {
   return halves_of(at.row, offset);
 }
 
-// from [lanes][8] to [8] vectors.
-inline void across(const float (*from)[8], Vec* to) {
-  if constexpr (kLanes == 8) {
-    for (int r = 0; r < kLanes; ++r) to[r] = Vec::load(from[r]);
-    transpose(to);
-  } else {
-    for (int g = 0; g < 8; ++g) {
-      float lane[kLanes];
-      for (int r = 0; r < kLanes; ++r) lane[r] = from[r][g];
-      to[g] = Vec::load(lane);
-    }
-  }
-}
-
 inline void put(std::byte* to, int word, Vec x) {
   store(reinterpret_cast<float*>(to) + word * kLanes, x);
 }
@@ -72,15 +58,6 @@ inline void put_scales(Of<FormatQ41>, const Column& at, std::byte* to, int64_t) 
 }
 inline void put_scales(Of<FormatQ51>, const Column& at, std::byte* to, int64_t) {
   put_d_m<BlockQ51>(at, to);
-}
-
-// Bytes as floats: eight small integers.
-inline void widen8(const std::byte* from, float* to) {
-  if constexpr (kLanes <= 8) {
-    for (int i = 0; i < 8; i += kLanes) store(to + i, to_float(IVec::load_u8(from + i)));
-  } else {
-    for (int i = 0; i < 8; ++i) to[i] = static_cast<float>(static_cast<uint8_t>(from[i]));
-  }
 }
 
 // The four words of ScaleMin::read, of all rows at once.

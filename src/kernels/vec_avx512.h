@@ -93,38 +93,40 @@ inline IVec select(Mask m, IVec yes, IVec no) {
   return {_mm512_mask_blend_epi32(m.v, no.v, yes.v)};
 }
 
-// ---- sixteen bytes
+// ---- four times sixteen bytes
 
 struct Bytes {
-  __m128i v;
-  static Bytes load(const void* p) { return {_mm_loadu_si128(static_cast<const __m128i*>(p))}; }
-  static Bytes all(uint8_t x) { return {_mm_set1_epi8(static_cast<char>(x))}; }
+  __m512i v;
+  static Bytes load(const void* p) {
+    return {_mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+  }
+  static Bytes all(uint8_t x) { return {_mm512_set1_epi8(static_cast<char>(x))}; }
   static Bytes all4(const std::byte* p) {
     int32_t four;
     __builtin_memcpy(&four, p, sizeof four);
-    return {_mm_set1_epi32(four)};
+    return {_mm512_set1_epi32(four)};
   }
 };
 inline Bytes operator&(Bytes a, Bytes b) {
-  return {_mm_and_si128(a.v, b.v)};
+  return {_mm512_and_si512(a.v, b.v)};
 }
 inline Bytes operator|(Bytes a, Bytes b) {
-  return {_mm_or_si128(a.v, b.v)};
+  return {_mm512_or_si512(a.v, b.v)};
 }
 inline Bytes operator-(Bytes a, Bytes b) {
-  return {_mm_sub_epi8(a.v, b.v)};
+  return {_mm512_sub_epi8(a.v, b.v)};
 }
 inline Bytes shift_right(Bytes x, int bits) {
-  return {_mm_srl_epi16(x.v, _mm_cvtsi32_si128(bits))};
+  return {_mm512_srl_epi16(x.v, _mm_cvtsi32_si128(bits))};
 }
 inline Bytes shift_left(Bytes x, int bits) {
-  return {_mm_sll_epi16(x.v, _mm_cvtsi32_si128(bits))};
+  return {_mm512_sll_epi16(x.v, _mm_cvtsi32_si128(bits))};
 }
 inline Bytes equal(Bytes a, Bytes b) {
-  return {_mm_cmpeq_epi8(a.v, b.v)};
+  return {_mm512_movm_epi8(_mm512_cmpeq_epi8_mask(a.v, b.v))};
 }
 inline Bytes lookup(Bytes table, Bytes index) {
-  return {_mm_shuffle_epi8(table.v, index.v)};
+  return {_mm512_shuffle_epi8(table.v, index.v)};
 }
 
 // ---- floats
@@ -230,7 +232,7 @@ inline Vec from_bits(IVec x) {
 
 constexpr float kCodeUnit = 1;
 inline Vec code_floats(Bytes x, int) {
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x.v))};
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm512_castsi512_si128(x.v)))};
 }
 
 // Halves are added first: lane i with lane i + 8, then i + 4, then i + 2, then i + 1.
