@@ -159,6 +159,9 @@ class Backend {
   virtual void embed(const WeightMatrix& table, std::span<const int32_t> tokens, float scale,
                      Mat out) = 0;
   virtual void matmul(ConstMat x, const WeightMatrix& w, Mat out) = 0;  // out = x w^T
+  // The same for rows of a prompt, whose products with F16 and BF16 weights may be sums of 16-bit
+  // integers (docs/numerics.md).
+  virtual void matmul_prompt(ConstMat x, const WeightMatrix& w, Mat out) { matmul(x, w, out); }
   virtual void rms_norm(ConstMat x, std::span<const float> gain, float eps, Mat out) = 0;
   virtual void layer_norm(ConstMat x, std::span<const float> gain, std::span<const float> bias,
                           float eps, Mat out) = 0;  // bias may be empty

@@ -39,6 +39,7 @@ class CpuBackend final : public Backend {
   void embed(const WeightMatrix& table, std::span<const int32_t> tokens, float scale,
              Mat out) override;
   void matmul(ConstMat x, const WeightMatrix& w, Mat out) override;
+  void matmul_prompt(ConstMat x, const WeightMatrix& w, Mat out) override;
   void rms_norm(ConstMat x, std::span<const float> gain, float eps, Mat out) override;
   void layer_norm(ConstMat x, std::span<const float> gain, std::span<const float> bias, float eps,
                   Mat out) override;
@@ -80,6 +81,7 @@ class CpuBackend final : public Backend {
   float* scratch(int worker) { return scratch_[static_cast<size_t>(worker)].get(); }
 
   // cpu_dense.cpp
+  void multiply(ConstMat x, const WeightMatrix& w, Mat out, bool coded);
   void plain_matmul(ConstMat x, const WeightMatrix& w, Mat out);
   void coded_matmul(ConstMat x, const WeightMatrix& w, Mat out);
   std::byte* reserve_coded(size_t bytes);

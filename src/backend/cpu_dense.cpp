@@ -34,10 +34,19 @@ void CpuBackend::embed(const WeightMatrix& table, std::span<const int32_t> token
 }
 
 void CpuBackend::matmul(ConstMat x, const WeightMatrix& w, Mat out) {
+  multiply(x, w, out, traits(w.dtype).block_elements > 1);
+}
+
+void CpuBackend::matmul_prompt(ConstMat x, const WeightMatrix& w, Mat out) {
+  const bool halves = (w.dtype == DType::f16 || w.dtype == DType::bf16) && w.cols % 32 == 0;
+  multiply(x, w, out, traits(w.dtype).block_elements > 1 || (halves && table_.codes_halves));
+}
+
+void CpuBackend::multiply(ConstMat x, const WeightMatrix& w, Mat out, bool coded) {
   PITH_CHECK(x.dim[1] == w.cols && out.dim[0] == x.dim[0] && out.dim[1] == w.rows,
              "a product's shapes fit together");
   if (x.dim[0] == 0 || w.rows == 0) return;
-  if (matmul_ == MatmulForm::int8 && traits(w.dtype).block_elements > 1)
+  if (coded && matmul_ == MatmulForm::int8)
     coded_matmul(x, w, out);
   else
     plain_matmul(x, w, out);
@@ -101,11 +110,12 @@ std::byte* CpuBackend::reserve_coded(size_t bytes) {
 
 // Activations are coded once for all threads, as many rows at a time as kMostCoded holds.
 void CpuBackend::coded_matmul(ConstMat x, const WeightMatrix& w, Mat out) {
-  const size_t group_bytes = table_.coded_bytes(kCodedRows, w.cols);
+  const size_t group_bytes = table_.coded_bytes(w.dtype, kCodedRows, w.cols);
   const int64_t most =
       std::max<int64_t>(1, static_cast<int64_t>(kMostCoded / group_bytes)) * kCodedRows;
   reserve(table_.coded_scratch());
-  std::byte* const coded = reserve_coded(table_.coded_bytes(std::min(x.dim[0], most), w.cols));
+  std::byte* const coded =
+      reserve_coded(table_.coded_bytes(w.dtype, std::min(x.dim[0], most), w.cols));
   for (int64_t row0 = 0; row0 < x.dim[0]; row0 += most) {
     const int64_t m = std::min(most, x.dim[0] - row0);
     split(

@@ -16,20 +16,12 @@
 // weights as they are read, without a panel.
 #pragma once
 
+#include "kernels/codes_halves.inl.h"
 #include "kernels/codes_scales.inl.h"
-#include "kernels/formats.inl.h"
-#include "kernels/table.h"
-#include PITH_CODES
 
 namespace pith {
 namespace {
 namespace PITH_TARGET {
-
-constexpr int kTileVectors = 2;
-constexpr int64_t kPanelColumns = int64_t{kTileVectors} * kLanes;
-constexpr int64_t kPrefetchRows = 16;  // that one or two rows of activations are ahead of memory
-constexpr int64_t kChunkBlocks = 16;   // 512 columns of a panel
-constexpr int64_t kGroupBlock = kCodedRows * (kGroup + 2 * int64_t{4});  // bytes of activations
 
 // What a format's sums need besides the scale. Formats with an offset have `raw` codes that are too
 // high by it: kOffset times the sum of the activations is taken off. kSixteens: an integer scale
@@ -52,8 +44,18 @@ struct Kind {
   static constexpr int kWords = (kSixteens ? 4 : 1) + (kMin ? 1 : 0);
   static constexpr int kBytes = kCodeBytes + kWords * kLaneBytes;  // of a vector
   static constexpr int kBlock = kTileVectors * kBytes;
+  static constexpr int64_t kGroupBlock = kCodedRows * (kGroup + 2 * int64_t{4});  // of activations
 };
-constexpr int kMostPanelBlock = kTileVectors * (8 + 5) * kLaneBytes;
+template <class Format>
+requires kHalves<Format>
+struct Kind<Format> : HalfKind {
+};
+template <class Format>
+constexpr bool kCoded = !kPlain<Format> || kHalves<Format>;
+
+// A panel of halves is the largest.
+constexpr int kMostPanelBlock = HalfKind::kBlock;
+static_assert(kMostPanelBlock >= kTileVectors * (8 + 5) * kLaneBytes);
 
 inline size_t coded_scratch() {  // floats
   return static_cast<size_t>(kChunkBlocks * kMostPanelBlock + 64) / sizeof(float);
@@ -61,49 +63,10 @@ inline size_t coded_scratch() {  // floats
 
 // ---- activations
 
-inline size_t coded_bytes(int64_t rows, int64_t cols) {
-  return static_cast<size_t>((rows + kCodedRows - 1) / kCodedRows * (cols / kGroup) * kGroupBlock);
-}
-
-// Codes are the nearest multiples of a 127th of the largest activation of the block, or of 2^-126:
-// the smallest scale whose reciprocal is a float. Any number that is not finite makes the scale
-// NaN, and with it the results of its row.
-struct CodedBlock {
-  float scale;
-  int32_t sums[2];  // of the codes, of 16 each
-};
-
-inline CodedBlock code_block(const float* x, std::byte* codes) {
-  constexpr int kVectors = kGroup / kLanes;
-  constexpr float kRound = 0x1.8p23f;  // adding it rounds to an integer, in the low bits
-  Vec v[kVectors], most = Vec::zero();
-#pragma GCC unroll 8
-  for (int i = 0; i < kVectors; ++i) {
-    v[i] = Vec::load(x + i * kLanes);
-    most = max(most, abs(v[i]));
-  }
-  CodedBlock block;
-  block.scale = largest(most) / 127.0f;
-  if (block.scale < 0x1p-126f) block.scale = 0x1p-126f;
-  const Vec inverse = Vec::all(1.0f / block.scale), round = Vec::all(kRound);
-  const IVec whole = bits(round);
-  Vec total[2] = {Vec::zero(), Vec::zero()};
-#pragma GCC unroll 8
-  for (int i = 0; i < kVectors; ++i) {
-    const Vec shifted = v[i] * inverse + round;
-    store_i8(codes + i * kLanes, bits(shifted) - whole);
-    Vec& half = total[2 * i / kVectors];
-    half = half + (shifted - round);
-  }
-  const float sums[2] = {sum(total[0]), sum(total[1])};  // exact
-  if (sums[0] + sums[1] - sums[0] - sums[1] == 0) {
-    for (int i = 0; i < 2; ++i) block.sums[i] = static_cast<int32_t>(sums[i]);
-    return block;
-  }
-  block.scale = __builtin_nanf("");
-  for (int i = 0; i < 2; ++i) block.sums[i] = 0;
-  for (int i = 0; i < kGroup; ++i) codes[i] = std::byte{};
-  return block;
+inline size_t coded_bytes(DType dtype, int64_t rows, int64_t cols) {
+  const bool halves = dtype == DType::f16 || dtype == DType::bf16;
+  const int64_t block = halves ? HalfKind::kGroupBlock : Kind<FormatQ80>::kGroupBlock;
+  return static_cast<size_t>((rows + kCodedRows - 1) / kCodedRows * (cols / kGroup) * block);
 }
 
 template <class Format>
@@ -111,9 +74,9 @@ void code_rows(const float* x, int64_t x_stride, int64_t rows, int64_t cols, std
   const int64_t blocks = cols / kGroup;
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t r = i % kCodedRows;
-    std::byte* at = to + i / kCodedRows * blocks * kGroupBlock;
-    for (int64_t b = 0; b < blocks; ++b, at += kGroupBlock) {
-      const CodedBlock block = code_block(x + i * x_stride + b * kGroup, at + r * kGroup);
+    std::byte* at = to + i / kCodedRows * blocks * Kind<Format>::kGroupBlock;
+    for (int64_t b = 0; b < blocks; ++b, at += Kind<Format>::kGroupBlock) {
+      const CodedBlock block = code_block<127>(x + i * x_stride + b * kGroup, at + r * kGroup);
       std::byte* words = at + kCodedRows * kGroup + 4 * r;
       __builtin_memcpy(words, &block.scale, 4);
       words += 4 * kCodedRows;
@@ -260,7 +223,7 @@ template <class Format, int R>
 inline void coded_tile(const std::byte* x, const std::byte* panel, int64_t blocks,
                        Vec (&acc)[R][kTileVectors]) {
   using K = Kind<Format>;
-  for (int64_t b = 0; b < blocks; ++b, x += kGroupBlock, panel += K::kBlock) {
+  for (int64_t b = 0; b < blocks; ++b, x += K::kGroupBlock, panel += K::kBlock) {
     const auto side = [&](int v) {
       return reinterpret_cast<const float*>(panel + v * K::kBytes + K::kCodeBytes);
     };
@@ -288,7 +251,10 @@ __attribute__((noinline)) void coded_results(const std::byte* x, const std::byte
       else
         acc[i][v] = n >= kLanes ? Vec::load(at) : Vec::load_part(at, static_cast<int>(n));
     }
-  coded_tile<Format, R>(x, panel, blocks, acc);
+  if constexpr (kHalves<Format>)
+    halves_tile(x, panel, blocks, acc);
+  else
+    coded_tile<Format, R>(x, panel, blocks, acc);
   for (int i = 0; i < R; ++i)
     for (int v = 0; v < kTileVectors; ++v) {
       const int64_t n = columns - v * kLanes;
@@ -304,9 +270,12 @@ __attribute__((noinline)) void coded_results(const std::byte* x, const std::byte
 template <class Format>
 void coded_panel(const CodedJob& job, int64_t row, int64_t first, int64_t blocks,
                  std::byte* panel) {
-  unpack_codes<Format>(job, row, first, blocks, panel);
+  if constexpr (kHalves<Format>)
+    unpack_halves<Format>(job, row, first, blocks, panel);
+  else
+    unpack_codes<Format>(job, row, first, blocks, panel);
   const int64_t columns = job.row0 + job.rows - row;
-  const std::byte* x = job.x + first * kGroupBlock;
+  const std::byte* x = job.x + first * Kind<Format>::kGroupBlock;
   float* out = job.out + row;
   for (int64_t i = 0; i < job.m; i += kCodedRows) {
     const auto run = [&]<int R>() {
@@ -325,7 +294,7 @@ void coded_panel(const CodedJob& job, int64_t row, int64_t first, int64_t blocks
       default:
         run.template operator()<4>();
     }
-    x += job.cols / kGroup * kGroupBlock;
+    x += job.cols / kGroup * Kind<Format>::kGroupBlock;
     out += kCodedRows * job.out_stride;
     // Rows of results are a power of two apart more often than not, so they fall out of caches.
     if (job.m - i > kCodedRows)
@@ -440,7 +409,7 @@ template <class Format, int R>
           quads_of<K>(at, 0, read, both);
           quads_of<K>(at, 1, read, both + 4);
 #pragma GCC unroll 2
-          for (int high = 0; high < 2; ++high, x += kGroupBlock) {
+          for (int high = 0; high < 2; ++high, x += K::kGroupBlock) {
             typename K::Quads codes[8];
 #pragma GCC unroll 8
             for (int q = 0; q < 8; ++q) codes[q] = nibbles_of(both[q], high == 1);
@@ -461,7 +430,7 @@ template <class Format, int R>
             quads_of<K>(at, half, upper, pairs + 4 * half);
           }
 #pragma GCC unroll 4
-          for (int of = 0; of < 4; ++of, x += kGroupBlock) {
+          for (int of = 0; of < 4; ++of, x += K::kGroupBlock) {
             typename K::Quads codes[8];
 #pragma GCC unroll 8
             for (int q = 0; q < 8; ++q) codes[q] = six_bits_of(both[of % 2][q], pairs[q], of);
@@ -471,7 +440,7 @@ template <class Format, int R>
         }
       } else {
 #pragma GCC unroll 8
-        for (int g = 0; g < kGroups; ++g, x += kGroupBlock) {
+        for (int g = 0; g < kGroups; ++g, x += K::kGroupBlock) {
           const auto raw = [&](auto rows, int half) { return Format::raw(rows, g, half); };
           typename K::Quads codes[8];
           if constexpr (kSpreadsInRegisters && kHighNibbleHalf<Format>) {
@@ -509,8 +478,13 @@ template <class Format, int R>
 
 template <class Format>
 void coded_products(const CodedJob& job) {
-  if (job.m == 1) return coded_rows<Format, 1>(job);
-  if (job.m == 2) return coded_rows<Format, 2>(job);
+  if constexpr (kHalves<Format>) {
+    if (job.m == 1) return halves_rows<Format, 1>(job);
+    if (job.m == 2) return halves_rows<Format, 2>(job);
+  } else {
+    if (job.m == 1) return coded_rows<Format, 1>(job);
+    if (job.m == 2) return coded_rows<Format, 2>(job);
+  }
   const auto misaligned = reinterpret_cast<uintptr_t>(job.scratch) % 64;
   auto* panel = reinterpret_cast<std::byte*>(job.scratch) + (misaligned ? 64 - misaligned : 0);
   const int64_t blocks = job.cols / kGroup, end = job.row0 + job.rows;
@@ -532,7 +506,10 @@ void coded_products(const CodedJob& job) {
 inline void code_activations(DType dtype, const float* x, int64_t x_stride, int64_t rows,
                              int64_t cols, std::byte* to) {
   with_format(dtype, [&]<class Format>() {
-    if constexpr (!kPlain<Format>) code_rows<Format>(x, x_stride, rows, cols, to);
+    if constexpr (kHalves<Format>)
+      code_for_halves(x, x_stride, rows, cols, to);
+    else if constexpr (kCoded<Format>)
+      code_rows<Format>(x, x_stride, rows, cols, to);
   });
 }
 
@@ -544,7 +521,7 @@ inline void matmul_coded(const CodedJob& job) {
     return;
   }
   with_format(job.dtype, [&]<class Format>() {
-    if constexpr (!kPlain<Format>) coded_products<Format>(job);
+    if constexpr (kCoded<Format>) coded_products<Format>(job);
   });
 }
 

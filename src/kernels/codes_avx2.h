@@ -16,6 +16,8 @@ constexpr int code_steps(int bits) {
   return steps >= 8 ? 8 : steps >= 4 ? 4 : steps >= 2 ? 2 : 1;
 }
 
+constexpr bool kCodesHalves = false;
+
 struct Quad {
   __m256i v;
   static Quad all(const std::byte* p) {

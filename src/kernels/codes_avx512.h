@@ -11,6 +11,9 @@ constexpr int code_steps(int) {
   return 8;
 }
 
+// vpdpwssd does twice the products of a multiply-add of floats.
+constexpr bool kCodesHalves = true;
+
 struct Quad {
   __m512i v;
   static Quad all(const std::byte* p) {

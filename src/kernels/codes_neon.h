@@ -14,6 +14,8 @@ constexpr int code_steps(int) {
   return 8;
 }
 
+constexpr bool kCodesHalves = false;
+
 struct Quad {
   int8x8_t v;
   static Quad all(const std::byte* p) {

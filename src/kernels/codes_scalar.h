@@ -15,6 +15,9 @@ constexpr int code_steps(int) {
   return 8;
 }
 
+// Whether sums of pairs of 16-bit integers beat sums of floats by enough to code halves for them.
+constexpr bool kCodesHalves = false;
+
 struct Quad {
   int8_t v[4];
   static Quad all(const std::byte* p) {

@@ -2,20 +2,11 @@
 // per row of weights, as each format stores them.
 #pragma once
 
-#include "kernels/formats.inl.h"
-#include PITH_CODES
+#include "kernels/codes_panel.inl.h"
 
 namespace pith {
 namespace {
 namespace PITH_TARGET {
-
-constexpr int kLanes = Vec::lanes;
-constexpr int kLaneBytes = 4 * kLanes;
-
-// Blocks of `lanes` rows of weights.
-struct Column {
-  const std::byte* row[kLanes];
-};
 
 inline Vec halves(const Column& at, size_t offset) {
   return halves_of(at.row, offset);

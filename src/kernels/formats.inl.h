@@ -46,6 +46,7 @@ struct FormatF16 {
 };
 
 struct FormatBf16 {
+  static constexpr bool kTopOfFloat = true;
   static constexpr int kElements = kGroup, kBytes = 2 * kGroup;
   const std::byte* p;
   FormatBf16() = default;

@@ -118,15 +118,15 @@ struct MatmulJob {
   float* scratch;  // [matmul_scratch] floats of this worker
 };
 
-// The same with activations coded in 8 bits by code_activations, for weights in blocks. x points at
-// a group of kCodedRows rows.
+// The same with activations coded by code_activations: in 8 bits for weights in blocks, in 14 for
+// F16 and BF16. x points at a group of kCodedRows rows.
 inline constexpr int kCodedRows = 4;
 struct CodedJob {
   DType dtype;
   const std::byte* w;
   int64_t cols;
   int64_t row0, rows;
-  const std::byte* x;  // [coded_bytes(m, cols)], coded for this dtype
+  const std::byte* x;  // [coded_bytes(dtype, m, cols)], coded for this dtype
   int64_t m;
   float* out;
   int64_t out_stride;
@@ -172,7 +172,9 @@ struct KernelTable {
 
   size_t (*matmul_scratch)(int64_t cols);  // floats
   void (*matmul)(const MatmulJob& job);
-  size_t (*coded_bytes)(int64_t rows, int64_t cols);
+  // Whether F16 and BF16 weights are met faster by coded activations than by floats.
+  bool codes_halves;
+  size_t (*coded_bytes)(DType dtype, int64_t rows, int64_t cols);
   // Codes rows of activations for weights of `dtype`. Groups are independent: `to` is where the
   // group of the first row starts, and cols is a multiple of 32.
   void (*code_activations)(DType dtype, const float* x, int64_t x_stride, int64_t rows,

@@ -17,6 +17,7 @@ constexpr KernelTable PITH_TABLE = [] {
   t.name = PITH_NAME;
   t.matmul_scratch = PITH_TARGET::matmul_scratch;
   t.matmul = PITH_TARGET::matmul;
+  t.codes_halves = PITH_TARGET::kCodesHalves;
   t.coded_bytes = PITH_TARGET::coded_bytes;
   t.code_activations = PITH_TARGET::code_activations;
   t.coded_scratch = PITH_TARGET::coded_scratch;

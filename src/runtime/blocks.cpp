@@ -75,6 +75,13 @@ Forward::AdaptedRows Forward::AdaptedRows::part(int64_t first, int64_t count) co
   return rest;
 }
 
+void Forward::multiply(ConstMat x, const WeightMatrix& w, Mat out) {
+  if (reading_)
+    ops_.matmul_prompt(x, w, out);
+  else
+    ops_.matmul(x, w, out);
+}
+
 // Adds b (a x) to the rows for which the adapter is on, or to all.
 void Forward::add_low_rank(const LowRank& low_rank, const AdaptedRows& adapted, bool all,
                            ConstMat x, Mat into) {
@@ -122,7 +129,7 @@ void Forward::bias_norm_rotate(int layer, Cube x, std::span<const float> bias,
 void Forward::project_q(int layer, ConstMat normed, std::span<const int32_t> positions, Cube q,
                         const AdaptedRows& adapted) {
   const LayerWeights& w = model_.weights().layers[layer];
-  ops_.matmul(normed, w.wq, flat(q));
+  multiply(normed, w.wq, flat(q));
   if (adapted.adapter) add_low_rank(adapted.adapter->q, adapted, false, normed, flat(q));
   bias_norm_rotate(layer, q, w.q_bias, w.q_norm, positions);
 }
@@ -131,8 +138,8 @@ void Forward::project_kv(int layer, ConstMat normed, std::span<const int32_t> po
                          Cube v, const AdaptedRows& adapted) {
   const ModelConfig& c = model_.config();
   const LayerWeights& w = model_.weights().layers[layer];
-  ops_.matmul(normed, w.wk, flat(k));
-  ops_.matmul(normed, w.wv, flat(v));
+  multiply(normed, w.wk, flat(k));
+  multiply(normed, w.wv, flat(v));
   if (adapted.adapter) {
     add_low_rank(adapted.adapter->k, adapted, true, normed, flat(k));
     add_low_rank(adapted.adapter->v, adapted, true, normed, flat(v));
@@ -145,7 +152,7 @@ void Forward::project_kv(int layer, ConstMat normed, std::span<const int32_t> po
 void Forward::attention_out(int layer, ConstCube attended, Mat x, const AdaptedRows& adapted) {
   const LayerWeights& w = model_.weights().layers[layer];
   const Mat branch = top(a_.branch, x.dim[0]);
-  ops_.matmul(flat(attended), w.wo, branch);
+  multiply(flat(attended), w.wo, branch);
   if (adapted.adapter) add_low_rank(adapted.adapter->o, adapted, false, flat(attended), branch);
   if (!w.o_bias.empty()) ops_.add_row(w.o_bias, branch);
   if (!w.attn_post_norm.empty()) norm(branch, w.attn_post_norm, {}, branch);
@@ -162,17 +169,17 @@ void Forward::feed_forward(int layer, Mat x, const Monitor& monitor) {
               gate = top(a_.gate, rows), up = top(a_.up, rows);
     norm(part, w.ffn_norm, w.ffn_norm_bias, normed);
     monitor.check();
-    ops_.matmul(normed, w.up, up);
+    multiply(normed, w.up, up);
     if (c.feed_forward == FeedForwardKind::gelu) {
       ops_.gelu(up, up);
     } else {
       monitor.check();
-      ops_.matmul(normed, w.gate, gate);
+      multiply(normed, w.gate, gate);
       ops_.gate(c.feed_forward == FeedForwardKind::silu_gated ? Gate::silu : Gate::gelu_tanh, gate,
                 up, up);
     }
     monitor.check();
-    ops_.matmul(up, w.down, branch);
+    multiply(up, w.down, branch);
     if (!w.ffn_post_norm.empty()) norm(branch, w.ffn_post_norm, {}, branch);
     ops_.add(branch, part);
   }

@@ -29,6 +29,7 @@ Progress Forward::decode_step(std::span<Session* const> sessions, std::span<cons
   const ModelConfig& config = model_.config();
   const KvShape& s = config.shape;
   if (sessions.empty()) return Progress::done;
+  reading_ = false;
   size_t needed = 0;
   for (const Session* session : sessions) {
     PITH_CHECK(!session->prefill, "a session generates after its prompt");

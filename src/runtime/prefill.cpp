@@ -294,6 +294,7 @@ size_t Forward::bytes_needed(const Session& session) const {
 Progress Forward::prefill_tile(Session& session, const Monitor& monitor) {
   TokenStream& stream = session.stream;
   PITH_CHECK(session.prefill.has_value(), "a prompt was fed");
+  reading_ = true;
   PrefillCursor& at = *session.prefill;
   if (at.round >= 0) return probe_tile(session, monitor);
   if (!stream.memory && !begin_prompt(session)) return Progress::starved;

@@ -1,5 +1,5 @@
-// Products of weights in blocks with activations coded in 8 bits. The oracle codes activations by
-// the rule of docs/numerics.md and sums in double precision.
+// Products of weights with coded activations. The oracle codes activations, and weights of 16 bits,
+// by the rules of docs/numerics.md and sums in double precision.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -21,9 +21,13 @@ using test::Guarded;
 using test::random_weights;
 using test::uniform_floats;
 
-constexpr DType kCoded[] = {DType::q8_0, DType::q4_0, DType::q4_1,   DType::q5_0,
-                            DType::q5_1, DType::q2_k, DType::q3_k,   DType::q4_k,
-                            DType::q5_k, DType::q6_k, DType::iq4_nl, DType::iq4_xs};
+constexpr DType kCoded[] = {DType::q8_0,   DType::q4_0,   DType::q4_1, DType::q5_0, DType::q5_1,
+                            DType::q2_k,   DType::q3_k,   DType::q4_k, DType::q5_k, DType::q6_k,
+                            DType::iq4_nl, DType::iq4_xs, DType::f16,  DType::bf16};
+
+bool is_half(DType dtype) {
+  return dtype == DType::f16 || dtype == DType::bf16;
+}
 
 using Codes = test::OnATable;
 
@@ -50,7 +54,7 @@ struct Case {
   std::vector<float> run(const KernelTable& table, int64_t i, int64_t count, int64_t r,
                          int64_t row_count) const {
     constexpr float kUntouched = -77;
-    Guarded<std::byte> coded(table.coded_bytes(count, cols));
+    Guarded<std::byte> coded(table.coded_bytes(dtype, count, cols));
     table.code_activations(dtype, row(i), x_stride, count, cols, coded.data());
     EXPECT_TRUE(coded.guards_stand()) << "written outside the codes";
     Guarded<float> out(static_cast<size_t>(count * rows), kUntouched);
@@ -81,15 +85,35 @@ struct CodedRow {
   std::vector<double> value;
   std::vector<double> scale;
 
-  CodedRow(const float* x, int64_t cols) {
+  CodedRow(const float* x, int64_t cols, float codes) {
     for (int64_t b = 0; b < cols; b += 32) {
       float most = 0;
       for (int64_t k = b; k < b + 32; ++k) most = std::max(most, std::fabs(x[k]));
-      const float unit = std::max(most / 127.0f, std::numeric_limits<float>::min());
+      const float unit = std::max(most / codes, std::numeric_limits<float>::min());
       const float inverse = 1.0f / unit;
       scale.push_back(unit);
       for (int64_t k = b; k < b + 32; ++k)
         value.push_back(static_cast<double>(std::nearbyint(x[k] * inverse)) * unit);
+    }
+  }
+};
+
+// What the codes of weights stand for, and the scale of each block of 32; weights in blocks are
+// met as they are.
+struct MetWeights {
+  std::vector<double> value;
+  std::vector<double> scale;
+
+  MetWeights(DType dtype, const std::vector<float>& w)
+      : value(w.begin(), w.end()), scale(w.size() / 32) {
+    if (!is_half(dtype)) return;
+    for (size_t b = 0; b < w.size(); b += 32) {
+      float most = 0x1p-110f;
+      for (size_t k = b; k < b + 32; ++k) most = std::max(most, std::fabs(w[k]));
+      const float inverse = 8191.0f / most, unit = most * (1.0f / 8191.0f);
+      scale[b / 32] = unit;
+      for (size_t k = b; k < b + 32; ++k)
+        value[k] = std::nearbyint(double{w[k]} * double{inverse}) * unit;
     }
   }
 };
@@ -99,9 +123,11 @@ struct CodedRow {
 // times larger than their sum.
 void expect_products(const Case& c, const std::vector<float>& out) {
   std::vector<CodedRow> coded;
-  for (int64_t i = 0; i < c.m; ++i) coded.emplace_back(c.row(i), c.cols);
+  for (int64_t i = 0; i < c.m; ++i)
+    coded.emplace_back(c.row(i), c.cols, is_half(c.dtype) ? 8191.0f : 127.0f);
   for (int64_t r = 0; r < c.rows; ++r) {
     const std::vector<float> w = c.decoded(r);
+    const MetWeights met(c.dtype, w);
     for (int64_t i = 0; i < c.m; ++i) {
       const CodedRow& x = coded[static_cast<size_t>(i)];
       double sum = 0, size = 0, off = 0, exact = 0;
@@ -109,10 +135,11 @@ void expect_products(const Case& c, const std::vector<float>& out) {
         double largest = 0;
         for (size_t k = b; k < b + 32; ++k) largest = std::max(largest, double{std::fabs(w[k])});
         for (size_t k = b; k < b + 32; ++k) {
-          sum += x.value[k] * double{w[k]};
+          sum += x.value[k] * met.value[k];
           exact += double{c.row(i)[k]} * double{w[k]};
           size += std::fabs(x.value[k]) * 6 * largest;
           off += 0.5 * x.scale[b / 32] * std::fabs(w[k]);
+          off += 0.5 * met.scale[b / 32] * std::fabs(x.value[k]);
         }
       }
       const double rounding = (static_cast<double>(w.size()) / 32 + 4) * 0x1p-24 * size + 1e-37;
@@ -125,7 +152,7 @@ void expect_products(const Case& c, const std::vector<float>& out) {
 }
 
 std::vector<int64_t> widths(DType dtype) {
-  if (traits(dtype).block_elements == 32) return {32, 96, 512, 544, 1056};
+  if (traits(dtype).block_elements <= 32) return {32, 96, 512, 544, 1056};
   return {256, 768, 1280};
 }
 
@@ -172,7 +199,8 @@ TEST_P(Codes, TakeSubnormalHugeAndZeroActivations) {
 
 TEST_P(Codes, TheLargestCodesDoNotOverflow) {
   Random random(4);
-  for (const DType dtype : kCoded)
+  for (const DType dtype : kCoded) {
+    if (is_half(dtype)) continue;  // below
     for (const auto code : {std::byte{0}, std::byte{0x7f}, std::byte{0x80}, std::byte{0xff}})
       for (const float sign : {1.0f, -1.0f}) {
         SCOPED_TRACE(::testing::Message() << traits(dtype).name << " code "
@@ -182,6 +210,43 @@ TEST_P(Codes, TheLargestCodesDoNotOverflow) {
         std::fill(c.x.begin(), c.x.end(), sign);
         expect_products(c, c.run(table()));
         if (HasFailure()) return;
+      }
+  }
+}
+
+void set_weight(Case& c, int64_t row, int64_t column, float value) {
+  encode_row(c.dtype, &value, 1,
+             c.weights.data() + 1 + static_cast<size_t>(2 * (row * c.cols + column)));
+}
+
+TEST_P(Codes, TheLargestHalvesDoNotOverflow) {
+  Random random(4);
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (const float size : {65504.0f, -65504.0f, 0.0f, 6e-8f}) {
+      Case c(dtype, 512, 9, 3, random);
+      for (int64_t r = 0; r < c.rows; ++r)
+        for (int64_t k = 0; k < c.cols; ++k) set_weight(c, r, k, size);
+      std::fill(c.x.begin(), c.x.end(), 1.0f);
+      expect_products(c, c.run(table()));
+      if (HasFailure()) return;
+    }
+}
+
+TEST_P(Codes, AHalfThatIsNotFiniteIsSeenInItsRowOnly) {
+  Random random(8);
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (const float odd :
+         {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
+      for (const int64_t column : {0, 1, 33, 511}) {
+        Case c(dtype, 512, 19, 5, random);
+        const std::vector<float> before = c.run(table());
+        set_weight(c, 7, column, odd);
+        const std::vector<float> after = c.run(table());
+        for (size_t i = 0; i < after.size(); ++i)
+          if (i % 19 == 7)
+            EXPECT_TRUE(std::isnan(after[i])) << traits(dtype).name << " " << i;
+          else
+            EXPECT_EQ(after[i], before[i]) << traits(dtype).name << " " << i;
       }
 }
 
