@@ -84,7 +84,9 @@ inline IVec shift_right(IVec x, IVec bits) {
   return {_mm512_srlv_epi32(x.v, bits.v)};
 }
 inline IVec add_pairs(IVec a, IVec b, IVec total) {
-  return {_mm512_dpwssd_epi32(total.v, a.v, b.v)};
+  // With the intrinsic g++ 12 copies every sum before it adds to it, and keeps copies in memory.
+  asm("vpdpwssd %2, %1, %0" : "+v"(total.v) : "v"(a.v), "v"(b.v));
+  return total;
 }
 inline Mask less(IVec a, IVec b) {
   return {_mm512_cmplt_epi32_mask(a.v, b.v)};

@@ -11,6 +11,7 @@
 #include "backend/cpu_backend.h"
 #include "base/error.h"
 #include "base/parallel.h"
+#include "kernels/kernels.h"
 #include "support/attention_oracle.h"
 #include "support/same_bits.h"
 #include "tensor/codec.h"
@@ -40,11 +41,14 @@ struct Weights {
   }
 };
 
-std::vector<float> product(Backend& backend, const std::vector<float>& x, const Weights& w) {
+using Multiply = void (Backend::*)(ConstMat, const WeightMatrix&, Mat);
+
+std::vector<float> product(Backend& backend, const std::vector<float>& x, const Weights& w,
+                           Multiply multiply = &Backend::matmul) {
   const int64_t m = static_cast<int64_t>(x.size()) / w.matrix.cols;
   std::vector<float> out(static_cast<size_t>(m * w.matrix.rows), NAN);
-  backend.matmul(ConstMat::packed(x.data(), {m, w.matrix.cols}), w.matrix,
-                 Mat::packed(out.data(), {m, w.matrix.rows}));
+  (backend.*multiply)(ConstMat::packed(x.data(), {m, w.matrix.cols}), w.matrix,
+                      Mat::packed(out.data(), {m, w.matrix.rows}));
   return out;
 }
 
@@ -146,6 +150,54 @@ TEST_P(BothForms, ThreadsAndBatchesDoNotChangeABit) {
 
 INSTANTIATE_TEST_SUITE_P(Matmul, BothForms, ::testing::Values(MatmulForm::int8, MatmulForm::f32),
                          [](const auto& i) { return i.param == MatmulForm::f32 ? "f32" : "int8"; });
+
+// Codes of 14 bits where the target has them, floats elsewhere: an activation and a weight are each
+// off by a 16382nd of the largest of their 32 at most.
+TEST(PromptMatmul, OfHalvesIsOffByHalfACodeAtMostAndHasTheSameBitsForEveryBatch) {
+  const auto one = make_cpu_backend(1), two = make_cpu_backend(2);
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    const int64_t cols = 512, m = 41;
+    const Weights w(dtype, 83, cols);
+    const std::vector<float> x = normal_numbers(static_cast<size_t>(m * cols), 8);
+    const std::vector<float> whole = product(*two, x, w, &Backend::matmul_prompt);
+    const std::vector<double> exact = product_oracle(x, w);
+    for (size_t i = 0; i < whole.size(); ++i) {
+      const float *a = x.data() + i / 83 * 512, *b = w.plain.data() + i % 83 * 512;
+      double off = 0;
+      for (int64_t block = 0; block < cols; block += 32) {
+        double most_a = 0, most_b = 0, sum_a = 0, sum_b = 0;
+        for (int64_t c = block; c < block + 32; ++c) {
+          most_a = std::max(most_a, std::fabs(double{a[c]}));
+          most_b = std::max(most_b, std::fabs(double{b[c]}));
+          sum_a += std::fabs(double{a[c]});
+          sum_b += std::fabs(double{b[c]});
+        }
+        off += (most_a * sum_b + most_b * sum_a + most_a * most_b / 512) / 16382;
+      }
+      ASSERT_NEAR(whole[i], exact[i], 1.001 * off) << traits(dtype).name << " " << i;
+    }
+    for (const int64_t count : {1, 2, 5}) {
+      const std::vector<float> some(x.begin() + 7 * cols, x.begin() + (7 + count) * cols);
+      const std::vector<float> same(whole.begin() + 7 * 83, whole.begin() + (7 + count) * 83);
+      EXPECT_TRUE(test::same_bits(product(*one, some, w, &Backend::matmul_prompt), same))
+          << traits(dtype).name << ", " << count << " rows alone";
+    }
+  }
+}
+
+TEST(PromptMatmul, IsTheProductOfFloatsWhereNothingIsCoded) {
+  const auto floats = make_cpu_backend(2, MatmulForm::f32), coded = make_cpu_backend(2);
+  const auto same = [](Backend& backend, DType dtype, int64_t cols) {
+    const Weights w(dtype, 35, cols);
+    const std::vector<float> x = normal_numbers(static_cast<size_t>(20 * cols), 8);
+    return test::same_bits(product(backend, x, w), product(backend, x, w, &Backend::matmul_prompt));
+  };
+  EXPECT_TRUE(same(*floats, DType::f16, 512));
+  EXPECT_TRUE(same(*coded, DType::f32, 512));
+  EXPECT_TRUE(same(*coded, DType::f16, 50));    // no whole blocks of 32
+  EXPECT_TRUE(same(*coded, DType::q8_0, 512));  // coded either way
+  EXPECT_EQ(same(*coded, DType::f16, 512), !active_kernels().codes_halves);
+}
 
 TEST(Matmul, ReadsAndWritesWithStrides) {
   const auto backend = make_cpu_backend(2);
