@@ -36,14 +36,16 @@ std::vector<std::string> vocabulary_lines(const SplitTexts& texts, const TrainCo
   return lines;
 }
 
-// The run's vocabulary: learnt at the first start.
+// The run's vocabulary: learnt at the first start, or that of the model the run begins with.
 std::shared_ptr<const GgufFile> open_vocabulary(const std::string& path, const TrainConfig& config,
                                                 const SplitTexts& texts, Monitor& monitor) {
   if (!fs::exists(path)) {
     monitor.progress("vocabulary", 0, 1);
     const Vocabulary vocabulary =
-        vocabulary_of_lines(vocabulary_lines(texts, config), config.vocabulary_tokens,
-                            fs::path(path).replace_extension("model").string());
+        config.first_model.empty()
+            ? vocabulary_of_lines(vocabulary_lines(texts, config), config.vocabulary_tokens,
+                                  fs::path(path).replace_extension("model").string())
+            : read_vocabulary_of(*GgufFile::open(config.first_model));
     GgufWriter out(path);
     out.set_text("general.architecture", "llama");
     out.set_text("general.name", config.name + " (vocabulary)");
@@ -71,6 +73,11 @@ SplitTexts read_split(std::span<const std::string> folders, std::span<const std:
 }
 
 Vocabulary read_vocabulary_of(const GgufFile& file) {
+  if (file.text("tokenizer.ggml.model", "") != "llama")
+    throw Error(Errc::unsupported,
+                file.path() +
+                    ": 'tokenizer.ggml.model' is not 'llama', the SentencePiece-style "
+                    "vocabulary that the trainer writes");
   Vocabulary v;
   v.model = "llama";
   for (const std::string_view token : file.texts("tokenizer.ggml.tokens"))

@@ -30,10 +30,11 @@ struct Materials {
 };
 
 // Reads the texts; learns the vocabulary at a folder's first start and keeps it there as
-// vocabulary.gguf (and vocabulary.model, for other tools). Throws io, bad_option, bad_file.
+// vocabulary.gguf (and vocabulary.model, for other tools), or takes that of the configuration's
+// first_model. Throws io, bad_option, bad_file, unsupported.
 Materials prepare_materials(const TrainConfig& config, const std::string& folder, Monitor& monitor);
 
-// The vocabulary a model file carries, which is SentencePiece-style.
+// The vocabulary a model file carries. Throws unsupported where it is not SentencePiece-style.
 Vocabulary read_vocabulary_of(const class GgufFile& file);
 
 // Rows [first, last) of those numbered from `number` on: the same for the same numbers, whoever

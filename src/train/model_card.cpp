@@ -50,6 +50,14 @@ std::string percent(int right, int all) {
   return all > 0 ? fixed(100.0 * right / all, 0) + " %" : "-";
 }
 
+std::string first_weights_of(const TrainConfig& config) {
+  if (!config.first_model.empty())
+    return "those of an earlier run, " + fs::path(config.first_model).filename().string();
+  return config.beginning == Beginning::recall
+             ? "a constructed circuit that copies, all else random"
+             : "random";
+}
+
 }  // namespace
 
 std::string model_card(const TrainConfig& config, const GgufFile& file, const Examination& e) {
@@ -71,10 +79,10 @@ std::string model_card(const TrainConfig& config, const GgufFile& file, const Ex
   card += line("learnt from",
                fixed(static_cast<double>(file.integer("pith.trained.tokens", 0)) / 1e6, 1) +
                    " M tokens, of " + fixed(static_cast<double>(config.total_tokens()) / 1e6, 1) +
-                   " M planned; loss.svg shows the course");
-  card += line("first weights", config.beginning == Beginning::recall
-                                    ? "a constructed circuit that copies, all else random"
-                                    : "random");
+                   " M planned" +
+                   (config.first_model.empty() ? "" : ", after those of its first weights") +
+                   "; loss.svg shows the course");
+  card += line("first weights", first_weights_of(config));
   card += line("seed", std::to_string(config.seed));
   card += line("licence", "Apache-2.0");
   card +=

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "base/error.h"
+#include "gguf/gguf.h"
 #include "train/checkpoint.h"
 #include "train/materials.h"
 #include "train/training_run.h"
@@ -14,6 +16,36 @@ constexpr uint64_t kHeldOutRows = uint64_t{1}
                                   << 42;  // numbers of rows that training never comes to
 constexpr int kMeasuredRows = 32;         // a multiple of a step's parts
 constexpr int64_t kStepsPerRow = 20;      // of loss.csv
+
+// The model a run begins with must be the configuration's network.
+void check_first_model(const TrainConfig& config) {
+  const auto file = GgufFile::open(config.first_model);
+  const NetworkShape has = read_shape(*file), says = config.shape;
+  const auto require = [&](bool same, const char* field) {
+    if (!same)
+      throw Error(Errc::bad_option, "beginning: " + file->path() + " has another '" + field +
+                                        "' than the configuration");
+  };
+  require(has.vocab == says.vocab, "vocabulary_tokens");
+  require(has.layers == says.layers, "layers");
+  require(has.width == says.width, "width");
+  require(has.query_heads == says.query_heads, "query_heads");
+  require(has.heads == says.heads, "heads");
+  require(has.dim == says.dim, "head_dim");
+  require(has.ffn_width == says.ffn_width, "feed_forward");
+  require(has.context == says.context, "context");
+  require(static_cast<float>(has.rope_base) == static_cast<float>(says.rope_base), "rope_base");
+  require(has.norm_eps == says.norm_eps, "norm_eps");
+}
+
+std::vector<float> weights_of_first_model(const TrainConfig& config, const Materials& materials) {
+  const auto file = GgufFile::open(config.first_model);
+  if (read_vocabulary_of(*file).tokens != materials.vocabulary.tokens)
+    throw Error(Errc::bad_option, "beginning: " + file->path() +
+                                      " has another vocabulary than the run's folder; train in "
+                                      "another one");
+  return read_parameters(*file, config.shape);
+}
 
 class PretrainRun final : public TrainingRun {
  public:
@@ -28,15 +60,17 @@ class PretrainRun final : public TrainingRun {
                     monitor, report),
         config_(config),
         options_(options),
-        materials_(prepare_materials(config, make_folder(), monitor)),
+        materials_(prepare_materials(config, ready_folder(), monitor)),
         learner_(config.shape, learner_options()) {
     if (std::filesystem::exists(checkpoint())) {
       const Progressed progress = read_checkpoint(checkpoint(), config.shape);
       learner_.set_state(progress.state);
       go_on(progress.state.steps, progress.tokens, progress.seconds);
     } else {
-      learner_.set_parameters(
-          first_weights(config.shape, config.beginning, materials_.learnt->shares(), config.seed));
+      learner_.set_parameters(config.first_model.empty()
+                                  ? first_weights(config.shape, config.beginning,
+                                                  materials_.learnt->shares(), config.seed)
+                                  : weights_of_first_model(config, materials_));
     }
     set_next_measure();
   }
@@ -48,13 +82,21 @@ class PretrainRun final : public TrainingRun {
     o.bf16 = options_.bf16;
     o.threads = options_.threads;
     o.recompute_from = config_.recompute_from;
-    o.weights = {static_cast<float>(config_.context_weight), 1, 1,
+    o.weights = {static_cast<float>(config_.context_weight), 1,
+                 static_cast<float>(config_.copy_weight),
                  static_cast<float>(config_.answer_weight)};
     o.beta1 = config_.beta1;
     o.beta2 = config_.beta2;
     o.decay = config_.decay;
     o.clip = config_.clip;
     return o;
+  }
+
+  const std::string& ready_folder() const {
+    const std::string& folder = make_folder();
+    if (!config_.first_model.empty() && !std::filesystem::exists(checkpoint()))
+      check_first_model(config_);
+    return folder;
   }
 
   Batch rows_of(const Stage& stage, const Corpus& corpus, uint64_t number, int first,

@@ -50,13 +50,16 @@ TrainConfig read_train_config(const std::string& path) {
   if (const Json* model = fields.part("model")) read_model(*model, path, c.shape);
   std::string beginning = "recall";
   fields.take("beginning", beginning);
-  if (beginning != "recall" && beginning != "random")
-    fields.fail("'beginning' is '" + beginning + "'; known are recall and random");
-  c.beginning = beginning == "recall" ? Beginning::recall : Beginning::random;
+  if (beginning.ends_with(".gguf"))
+    c.first_model = beside(path, beginning);
+  else if (beginning != "recall" && beginning != "random")
+    fields.fail("'beginning' is '" + beginning + "'; known are recall, random and .gguf files");
+  c.beginning = beginning == "random" ? Beginning::random : Beginning::recall;
   fields.take("rate", c.rate);
   fields.take("floor", c.floor);
   fields.take("warm_up_tokens", c.warm_up_tokens);
   fields.take("answer_weight", c.answer_weight);
+  fields.take("copy_weight", c.copy_weight);
   fields.take("context_weight", c.context_weight);
   fields.take("decay", c.decay);
   fields.take("beta1", c.beta1);

@@ -29,9 +29,10 @@ struct TrainConfig {
   int64_t vocabulary_bytes = 8 << 20;  // of text to learn the vocabulary from
   NetworkShape shape;                  // but for the vocabulary
   Beginning beginning = Beginning::recall;
+  std::string first_model;  // GGUF file whose weights and vocabulary it begins with, if not empty
   double rate = 1e-3, floor = 0.1;  // the cosine falls to floor * rate
   int64_t warm_up_tokens = 100000;
-  double answer_weight = 4, context_weight = 0.05;
+  double answer_weight = 4, copy_weight = 1, context_weight = 0.05;
   double decay = 0.01, beta1 = 0.9, beta2 = 0.95, clip = 1;
   int recompute_from = 1024;
   int parts = 2;  // that a step's rows are cut into; changing it changes rounding

@@ -1,6 +1,7 @@
 // Whole runs on a small text: from nothing to a model that the engine runs.
 #include "train/pretrain.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -16,6 +17,7 @@
 #include "model/model.h"
 #include "runtime/engine.h"
 #include "support/small_texts.h"
+#include "tensor/codec.h"
 #include "train/checkpoint.h"
 #include "train/examination.h"
 #include "train/materials.h"
@@ -37,19 +39,23 @@ class TrainerRun : public ::testing::Test {
     fs::remove_all(folder_);
     test::write_small_texts(folder_ / "texts");
     fs::create_directories(folder_ / "run");
-    write_config(
-        R"({"name": "small", "texts": ["texts"], "held_out": ["apart"], "seed": 5,
-            "vocabulary_tokens": 400,
-            "model": {"layers": 3, "width": 224, "query_heads": 4, "heads": 2, "head_dim": 32,
-                      "feed_forward": 64, "context": 256, "rope_base": 1e10},
-            "warm_up_tokens": 500, "measure_tokens": 3000, "checkpoint_seconds": 0,
-            "stages": [{"tokens": 4000, "length": 32, "rows": 4, "mix": {"copy": 1, "text": 1}},
-                       {"tokens": 3000, "length": 128, "rows": 2,
-                        "mix": {"needles": 2, "text": 1}}]})");
+    write_config("recall");
   }
   void TearDown() override { fs::remove_all(folder_); }
 
-  void write_config(const std::string& text) { std::ofstream(folder_ / "config.json") << text; }
+  void write_config(const std::string& beginning, int feed_forward = 64, double rate = 1e-3) {
+    std::ofstream(folder_ / "config.json")
+        << R"({"name": "small", "texts": ["texts"], "held_out": ["apart"], "seed": 5,
+               "vocabulary_tokens": 400, "rate": )"
+        << rate << R"(, "beginning": ")" << beginning << R"(",
+               "model": {"layers": 3, "width": 224, "query_heads": 4, "heads": 2, "head_dim": 32,
+                         "context": 256, "rope_base": 1e10, "feed_forward": )"
+        << feed_forward << R"(},
+               "warm_up_tokens": 500, "measure_tokens": 3000, "checkpoint_seconds": 0,
+               "stages": [{"tokens": 4000, "length": 32, "rows": 4, "mix": {"copy": 1, "text": 1}},
+                          {"tokens": 3000, "length": 128, "rows": 2,
+                           "mix": {"needles": 2, "text": 1}}]})";
+  }
   TrainConfig config() const { return read_train_config((folder_ / "config.json").string()); }
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
 
@@ -66,6 +72,14 @@ class TrainerRun : public ::testing::Test {
       if (die_at > 0 && point.step == die_at) std::_Exit(9);
     });
     return losses;
+  }
+  static std::vector<float> values(const GgufTensor& tensor) {
+    std::vector<float> out(static_cast<size_t>(tensor.elements()));
+    const size_t bytes = row_bytes(tensor.dtype, tensor.dims[0]);
+    for (int64_t row = 0; row < tensor.rows(); ++row)
+      decode_row(tensor.dtype, tensor.data.data() + static_cast<size_t>(row) * bytes,
+                 tensor.dims[0], out.data() + row * tensor.dims[0]);
+    return out;
   }
   static std::string content(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
@@ -135,6 +149,45 @@ TEST_F(TrainerRun, ItsModelsGiveTheEngineTheTrainersLogits) {
   });
   EXPECT_GT(largest, 1);
   EXPECT_LE(worst, 1e-3);
+}
+
+// A rate that changes no float: what comes out is what went in.
+TEST_F(TrainerRun, ARunThatBeginsWithAModelHasItsWeightsAndItsVocabulary) {
+  run("run", 20);
+  export_checkpoint(path("run/checkpoint.gguf"), path("first.gguf"), DType::q8_0);
+  write_config("first.gguf", 64, 1e-50);
+  run("again", 1);
+  EXPECT_FALSE(fs::exists(path("again/vocabulary.model"))) << "no vocabulary was learnt";
+  export_checkpoint(path("again/checkpoint.gguf"), path("second.gguf"), DType::f32);
+  const auto first = GgufFile::open(path("first.gguf")),
+             second = GgufFile::open(path("second.gguf"));
+  ASSERT_EQ(first->tensors().size(), second->tensors().size());
+  for (const GgufTensor& tensor : first->tensors())
+    EXPECT_EQ(values(tensor), values(second->tensor(tensor.name))) << tensor.name;
+  for (const GgufEntry& entry : first->entries()) {
+    if (!entry.key.starts_with("tokenizer.")) continue;
+    const auto same = std::ranges::find(second->entries(), entry.key, &GgufEntry::key);
+    ASSERT_NE(same, second->entries().end()) << entry.key;
+    EXPECT_TRUE(std::ranges::equal(entry.raw, same->raw)) << entry.key;
+  }
+}
+
+TEST_F(TrainerRun, ItRefusesToBeginWithAModelOfAnotherShape) {
+  run("run", 1);
+  export_checkpoint(path("run/checkpoint.gguf"), path("first.gguf"), DType::q8_0);
+  const auto refusal = [&] {
+    try {
+      run("again", 1);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  write_config("first.gguf", 96);
+  EXPECT_EQ(refusal(), "beginning: " + path("first.gguf") +
+                           " has another 'feed_forward' than the configuration");
+  write_config("first.txt");
+  EXPECT_THAT(refusal(), HasSubstr("'beginning' is 'first.txt'"));
 }
 
 TEST_F(TrainerRun, ItsVocabularyIsSentencepiecesOwn) {
