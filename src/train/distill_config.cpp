@@ -24,9 +24,11 @@ DistillConfig read_distill_config(const std::string& path) {
   fields.take("sinks", c.adapter.sinks);
   std::string damping = "multiply";
   fields.take("damping", damping);
-  if (damping != "multiply" && damping != "add")
-    fields.fail("'damping' is '" + damping + "'; known are multiply and add");
-  c.learner.damping = damping == "add" ? Damping::add : Damping::multiply;
+  if (damping != "multiply" && damping != "add" && damping != "gradient")
+    fields.fail("'damping' is '" + damping + "'; known are multiply, add and gradient");
+  c.learner.damping = damping == "add"        ? Damping::add
+                      : damping == "gradient" ? Damping::gradient
+                                              : Damping::multiply;
   fields.take("lambda", c.learner.forward);
   fields.take("rate", c.rate);
   fields.take("floor", c.floor);

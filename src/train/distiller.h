@@ -5,7 +5,8 @@
 //
 // What the choice is worth reaches the scorer by damping: a logit between a token of question or
 // answer and a chosen row is multiplied by sigmoid(score), or has log(sigmoid(score)) added. In the
-// engine nothing is damped.
+// engine nothing is damped, and a student that learnt with it meets larger logits there, the more
+// of them the more rows stay; `gradient` therefore adds log(sigmoid(score)) to the derivative only.
 //
 // A step is deterministic: sample i goes to thread i mod threads, and gradients are added up in the
 // threads' order.
@@ -23,7 +24,7 @@
 
 namespace pith {
 
-enum class Damping { none, multiply, add };
+enum class Damping { none, multiply, add, gradient };
 
 struct DistillSample {
   std::vector<int32_t> tokens;  // context, question, answers

@@ -79,18 +79,20 @@ std::vector<std::pair<int64_t, int64_t>> Student::folds(int64_t tokens) const {
   return folds;
 }
 
-Tensor Student::scores(const DistillSample& sample) const {
+// What the scorer reads, [context, width].
+Tensor Student::read(const DistillSample& sample) const {
+  const torch::NoGradGuard guard;  // the model is as it is
   std::vector<Tensor> parts;
-  {
-    const torch::NoGradGuard guard;  // the model is as it is
-    for (const auto& [first, last] : folds(sample.context)) {
-      Tensor hidden = model_.embed(ids(part(sample, first, last)));
-      for (int l = 0; l <= adapter_.layer; ++l) hidden = model_.layer(l, hidden);
-      parts.push_back(hidden[0]);
-    }
+  for (const auto& [first, last] : folds(sample.context)) {
+    Tensor hidden = model_.embed(ids(part(sample, first, last)));
+    for (int l = 0; l <= adapter_.layer; ++l) hidden = model_.layer(l, hidden);
+    parts.push_back(hidden[0]);
   }
+  return torch::cat(parts, 0);
+}
+
+Tensor Student::scores(const Tensor& hidden) const {
   constexpr double kEps = 1e-6;  // as in policy/adapter.cpp
-  const Tensor hidden = torch::cat(parts, 0);
   Tensor x = hidden * torch::rsqrt(hidden.square().mean({-1}, /*keepdim=*/true) + kEps);
   if (adapter_.hidden > 0) x = torch::silu(torch::matmul(x, up_.t()) + up_bias_);
   return (torch::matmul(x, down_.t()) + down_bias_).view({-1});
@@ -106,12 +108,12 @@ std::vector<int32_t> Student::choose(const Tensor& scores, const DistillSample& 
 
 std::vector<int32_t> Student::chosen(const DistillSample& sample) const {
   const torch::NoGradGuard guard;
-  return choose(scores(sample), sample);
+  return choose(scores(read(sample)), sample);
 }
 
 // The context once more, with the adapter: what the chosen tokens leave in every layer.
-Student::Compressed Student::compress(const DistillSample& sample) const {
-  const Tensor all = scores(sample);
+Student::Compressed Student::compress(const DistillSample& sample, const Tensor& seen) const {
+  const Tensor all = scores(seen);
   const std::vector<int32_t> kept = choose(all, sample);
   const std::vector<int64_t> wide(kept.begin(), kept.end());
   Compressed out;
@@ -153,7 +155,10 @@ Tensor Student::attend(const Network::Heads& heads, const Tensor& k, const Tenso
   const double scale = 1 / std::sqrt(static_cast<double>(dim));
   Tensor to_kept = torch::bmm(q, k[0].transpose(1, 2)) * scale;
   if (damping == Damping::multiply) to_kept = to_kept * torch::sigmoid(scores);
-  if (damping == Damping::add) to_kept = to_kept + torch::log_sigmoid(scores);
+  if (damping == Damping::add || damping == Damping::gradient) {
+    const Tensor damped = torch::log_sigmoid(scores);
+    to_kept = to_kept + (damping == Damping::add ? damped : damped - damped.detach());
+  }
   const Tensor later = torch::ones({length, length}, torch::kBool).triu(1);
   const Tensor own = (torch::bmm(q, heads.k[0].transpose(1, 2)) * scale)
                          .view({shape_.heads, group, length, length})
@@ -171,13 +176,18 @@ Student::Logits Student::logits(const DistillSample& sample, Damping damping) co
   PITH_CHECK(sample.context > 0 && sample.context < tokens && !sample.rows.empty(),
              "a sample has a context and something behind it");
   Logits out;
+  Tensor seen;  // by the scorer: the teacher's own states, but for folds
   {
     const torch::NoGradGuard guard;
     Tensor hidden = model_.embed(ids(sample.tokens));
-    for (int l = 0; l < model_.layers(); ++l) hidden = model_.layer(l, hidden);
+    for (int l = 0; l < model_.layers(); ++l) {
+      hidden = model_.layer(l, hidden);
+      if (l == adapter_.layer) seen = hidden[0].narrow(0, 0, sample.context);
+    }
     out.teacher = model_.logits(hidden[0].index_select(0, indices(sample.rows)));
   }
-  const Compressed compressed = compress(sample);
+  if (folds(sample.context).size() > 1) seen = read(sample);
+  const Compressed compressed = compress(sample, seen);
   std::vector<int64_t> rows;
   for (const int64_t row : sample.rows) rows.push_back(row - sample.context);
   Tensor hidden = model_.embed(ids(part(sample, sample.context, tokens)));

@@ -29,9 +29,10 @@ class Student {
     std::vector<torch::Tensor> k, v;  // by layer, [1, heads, kept, dim]
     torch::Tensor scores;             // [kept]
   };
-  torch::Tensor scores(const DistillSample& sample) const;  // [context]
+  torch::Tensor read(const DistillSample& sample) const;    // [context, width]
+  torch::Tensor scores(const torch::Tensor& hidden) const;  // [context]
   std::vector<int32_t> choose(const torch::Tensor& scores, const DistillSample& sample) const;
-  Compressed compress(const DistillSample& sample) const;
+  Compressed compress(const DistillSample& sample, const torch::Tensor& seen) const;
   torch::Tensor attend(const Network::Heads& heads, const torch::Tensor& k, const torch::Tensor& v,
                        const torch::Tensor& scores, Damping damping) const;
   std::vector<std::pair<int64_t, int64_t>> folds(int64_t tokens) const;

@@ -94,6 +94,41 @@ INSTANTIATE_TEST_SUITE_P(TrainerDistill, DistillGradient,
                          ::testing::Values(GradientCase{Damping::multiply, 6, 0},
                                            GradientCase{Damping::add, 0, 128}));
 
+// The student is the engine's, undamped; only the scorer hears of more.
+TEST(TrainerDistill, GradientDampingIsInTheDerivativeOnly) {
+  const NetworkShape shape = test::small_shape(3, 256);
+  AdapterShape adapter;
+  adapter.layer = 1;
+  adapter.rank = 3;
+  adapter.alpha = 2;
+  const Tensor weights = random_values(ParameterLayout(shape).size(), 5) * 0.3;
+  const Network network(shape, weights, Tensor(), torch::kFloat32);
+  const AdapterLayout layout(shape, adapter);
+  const Tensor parameters = random_values(layout.size(), 6) * 0.3;
+  const DistillSample sample = small_sample(150, 162);
+  const auto learnt = [&](Damping damping) {
+    const Tensor gradients = torch::zeros_like(parameters);
+    const Student student(network, shape, adapter, parameters, gradients);
+    const Student::Logits logits = student.logits(sample, damping);
+    divergence(logits).forward.sum().backward();
+    return std::pair(logits.student.detach(), gradients);
+  };
+  const auto [undamped, without] = learnt(Damping::none);
+  const auto [student, with] = learnt(Damping::gradient);
+  EXPECT_TRUE(torch::equal(student, undamped));
+  EXPECT_FALSE(torch::equal(student, learnt(Damping::add).first));
+  for (const Parameter& p : layout.all()) {
+    const Tensor here = with.narrow(0, p.offset, p.size()),
+                 there = without.narrow(0, p.offset, p.size());
+    if (p.name.starts_with("scorer.")) {
+      EXPECT_EQ(there.abs().max().item<double>(), 0) << p.name;
+      EXPECT_GT(here.abs().max().item<double>(), 0) << p.name;
+    } else {
+      EXPECT_TRUE(torch::allclose(here, there)) << p.name;
+    }
+  }
+}
+
 // Random tokens; what follows says some of them again.
 DistillSample repeated(const NetworkShape& shape, uint64_t seed, double retention) {
   Random random(seed);
