@@ -61,6 +61,29 @@ void write_adapter(const std::string& path, const AdapterFacts& facts,
   out.finish();
 }
 
+std::vector<float> read_adapter(const std::string& path, const AdapterFacts& facts) {
+  const auto file = GgufFile::open(path);
+  if (file->integer(kLayer) != facts.adapter.layer)
+    throw Error(Errc::bad_file, path + ": its scorer reads another 'layer' than the configuration");
+  const AdapterLayout layout(facts.network, facts.adapter);
+  std::vector<float> out(static_cast<size_t>(layout.size()));
+  for (const Parameter& p : layout.all()) {
+    const GgufTensor& t = file->tensor(p.name);
+    if (t.dims[0] != p.cols || t.elements() != p.size())
+      throw Error(Errc::bad_file,
+                  path + ": tensor '" + p.name + "' has another shape than the configuration says");
+    const float scale =
+        p.name.ends_with("lora_b") ? static_cast<float>(facts.adapter.scale()) : 1.0f;
+    const size_t bytes = row_bytes(t.dtype, p.cols);
+    for (int64_t r = 0; r < p.rows; ++r) {
+      float* const row = out.data() + p.offset + r * p.cols;
+      decode_row(t.dtype, t.data.data() + static_cast<size_t>(r) * bytes, p.cols, row);
+      for (int64_t i = 0; i < p.cols; ++i) row[i] /= scale;
+    }
+  }
+  return out;
+}
+
 void write_distill_checkpoint(const std::string& path, const AdapterFacts& facts,
                               const DistillProgress& progress) {
   GgufWriter out(path);

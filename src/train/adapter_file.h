@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "tensor/dtype.h"
 #include "train/adapter_layout.h"
@@ -21,6 +22,10 @@ struct AdapterFacts {
 // What `--kv kvdistill:adapter=PATH` reads; matrices as `dtype` (F32, F16 or BF16).
 void write_adapter(const std::string& path, const AdapterFacts& facts,
                    std::span<const float> parameters, DType dtype);
+
+// The parameters of an adapter, whatever model and fold it was made for. Throws bad_file where a
+// tensor is missing or of another shape, or the scorer reads another layer.
+std::vector<float> read_adapter(const std::string& path, const AdapterFacts& facts);
 
 struct DistillProgress {
   LearnerState state;

@@ -75,7 +75,11 @@ class DistillRun final : public TrainingRun {
       go_on(progress.state.steps, progress.tokens, progress.seconds);
     } else {
       const AdapterLayout layout(facts_.network, facts_.adapter);
-      distiller_.set_state({first_adapter(layout, config.seed), {}, {}, 0});
+      distiller_.set_state({config.beginning.empty() ? first_adapter(layout, config.seed)
+                                                     : read_adapter(config.beginning, facts_),
+                            {},
+                            {},
+                            0});
     }
   }
 

@@ -12,6 +12,7 @@ DistillConfig read_distill_config(const std::string& path) {
   Fields fields(json, path + ":");
   fields.take("name", c.name);
   fields.take("model", c.model);
+  fields.take("beginning", c.beginning);
   fields.take("texts", c.texts);
   fields.take("held_out", c.held_out);
   fields.take("seed", c.seed);
@@ -65,6 +66,7 @@ DistillConfig read_distill_config(const std::string& path) {
     fields.fail("'steps', 'rows' and 'measure_steps' must be 1 or more");
   for (std::string& text : c.texts) text = beside(path, text);
   c.model = beside(path, c.model);
+  if (!c.beginning.empty()) c.beginning = beside(path, c.beginning);
   return c;
 }
 

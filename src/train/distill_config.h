@@ -14,6 +14,7 @@ namespace pith {
 struct DistillConfig {
   std::string name;                   // of the adapter's file
   std::string model;                  // GGUF; relative to the configuration's folder, like texts
+  std::string beginning;              // an adapter whose parameters are the first; may be empty
   std::vector<std::string> texts;     // folders
   std::vector<std::string> held_out;  // names of files that are measured and never learnt
   uint64_t seed = 1;

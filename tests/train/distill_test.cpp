@@ -306,6 +306,30 @@ TEST_F(DistillRun, TheEngineAnswersLikeTheStudentAtEveryBudget) {
   EXPECT_GT(changed, 1e-3) << "compression changes what the model says";
 }
 
+// A rate that changes no float: what comes out is what went in.
+TEST_F(DistillRun, GoesOnFromAnAdapter) {
+  run("run", 12);
+  write_config(R"(, "beginning": "run/tiny.adapter.gguf", "rate": 1e-50)");
+  run("again", 1);
+  const auto first = GgufFile::open(path("run/tiny.adapter.gguf")),
+             second = GgufFile::open(path("again/tiny.adapter.gguf"));
+  ASSERT_FALSE(first->tensors().empty());
+  for (const GgufTensor& tensor : first->tensors()) {
+    const auto before = first->floats(tensor.name, tensor.elements()),
+               after = second->floats(tensor.name, tensor.elements());
+    for (size_t i = 0; i < before.size(); ++i)
+      ASSERT_FLOAT_EQ(after[i], before[i]) << tensor.name;  // scaled once more
+  }
+  write_config(R"(, "beginning": "run/tiny.adapter.gguf", "rank": 4)");
+  try {
+    run("other", 1);
+    FAIL() << "it takes an adapter of another rank";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("lora_a' has another shape"), std::string::npos)
+        << error.what();
+  }
+}
+
 TEST_F(DistillRun, SaysWhichFieldIsWrong) {
   const auto refusal = [&](const std::string& more) -> std::string {
     write_config(more);
