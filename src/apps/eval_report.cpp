@@ -342,10 +342,47 @@ thead th { vertical-align: bottom; } th:first-child { text-align: left; font-wei
 thead th:first-child, .strong th:first-child, .strong td { font-weight: 600; }
 details { margin: .3rem 0; font-size: .9rem; } summary { cursor: pointer; width: fit-content; }
 pre { overflow-x: auto; border: 1px solid var(--line); padding: .6rem .8rem; margin: .3rem 0; }
-a:focus-visible, summary:focus-visible, .wide:focus-visible, pre:focus-visible {
-  outline: 3px solid var(--c0); outline-offset: 2px; }
-@media print { body { max-width: none; } details { display: none; } }
+button { font: inherit; color: var(--ink); background: none; border: 1px solid var(--quiet);
+  border-radius: .25rem; padding: 0 .6rem; cursor: pointer; }
+a:focus-visible, summary:focus-visible, button:focus-visible, .wide:focus-visible,
+pre:focus-visible { outline: 3px solid var(--c0); outline-offset: 2px; }
+@media print { body { max-width: none; } details, button { display: none; } }
 )css";
+
+// Draws a figure in the colours of paper, at twice its size, and saves it. Pages that may not run
+// scripts have no buttons.
+constexpr std::string_view kSavesPictures = R"js(
+function savePicture(figure) {
+  const svg = figure.querySelector('svg').cloneNode(true);
+  const style = document.createElementNS(svg.namespaceURI, 'style');
+  style.textContent = document.getElementById('paper').textContent;
+  svg.prepend(style);
+  const drawn = new Image();
+  drawn.onload = () => {
+    const canvas = document.createElement('canvas');
+    canvas.width = 2 * svg.viewBox.baseVal.width;
+    canvas.height = 2 * svg.viewBox.baseVal.height;
+    const paper = canvas.getContext('2d');
+    paper.fillStyle = '#fff';
+    paper.fillRect(0, 0, canvas.width, canvas.height);
+    paper.drawImage(drawn, 0, 0, canvas.width, canvas.height);
+    const link = document.createElement('a');
+    link.download = figure.id + '.png';
+    link.href = canvas.toDataURL('image/png');
+    link.click();
+  };
+  drawn.src = 'data:image/svg+xml;charset=utf-8,' +
+      encodeURIComponent(new XMLSerializer().serializeToString(svg));
+}
+for (const figure of document.querySelectorAll('figure')) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.textContent = 'Save as PNG';
+  button.setAttribute('aria-label', 'Save as PNG: ' + figure.id);
+  button.addEventListener('click', () => savePicture(figure));
+  figure.querySelector('figcaption').append(button);
+}
+)js";
 
 }  // namespace
 
@@ -354,11 +391,14 @@ std::string report_page(const EvalReport& report) {
   std::string page = fmt::format(
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+      "style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n"
       "<title>What compressed caches score</title>\n<style>\n"
       ":root {{ color-scheme: light dark; {} }}\n"
-      "@media (prefers-color-scheme: dark) {{ :root {{ {} }} }}\n{}{}</style>\n</head>\n<body>\n"
+      "@media (prefers-color-scheme: dark) {{ :root {{ {} }} }}\n{}{}</style>\n"
+      "<style id=\"paper\" media=\"not all\">\n{}</style>\n</head>\n<body>\n"
       "<h1>What compressed caches score</h1>\n",
-      kLightColors, kDarkColors, kStyle, kSvgClasses);
+      kLightColors, kDarkColors, kStyle, kSvgClasses, paper_classes());
   std::set<std::string> samples;
   for (const EvalRow& row : report.rows)
     samples.insert(fmt::format("{} {} {} {} {} {}", row.key.model, row.key.settings, row.key.task,
@@ -402,7 +442,7 @@ std::string report_page(const EvalReport& report) {
                           task_table(of_length(part, tokens)));
     page += command_markup(command_of(report, part, part.rows)) + "</section>\n";
   }
-  return page + "</main>\n</body>\n</html>\n";
+  return page + fmt::format("</main>\n<script>{}</script>\n</body>\n</html>\n", kSavesPictures);
 }
 
 std::vector<std::pair<std::string, std::string>> report_files(const EvalReport& report) {

@@ -1,5 +1,5 @@
-// The report of `pith eval -o html`: one page without scripts or network, light and dark; and its
-// figures as files.
+// The report of `pith eval -o html`: one page that asks for nothing from elsewhere, light and dark;
+// and its figures as files.
 #pragma once
 
 #include <map>

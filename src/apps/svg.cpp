@@ -41,6 +41,12 @@ namespace {
 constexpr std::string_view kColors[] = {"#0b62ad", "#b84a00", "#00795a", "#a8397c",
                                         "#8a6a00", "#4a3fb0", "#7d3b1f", "#4f5b66"};
 
+std::string title_text(std::string_view title) {
+  return title.empty() ? "" : fmt::format("<title>{}</title>", xml_text(title));
+}
+
+}  // namespace
+
 // Programs that set papers know no variables.
 std::string paper_classes() {
   std::string css =
@@ -61,12 +67,6 @@ std::string paper_classes() {
         i, kColors[i]);
   return css + ".d1 { stroke-dasharray: 7 3; } .d2 { stroke-dasharray: 2 3; }\n";
 }
-
-std::string title_text(std::string_view title) {
-  return title.empty() ? "" : fmt::format("<title>{}</title>", xml_text(title));
-}
-
-}  // namespace
 
 std::string xml_text(std::string_view text) {
   std::string valid, out;

@@ -39,6 +39,8 @@ class Svg {
 
 // Rules of the classes, over the variables --ink --paper --line --quiet --c0 ... --c7.
 extern const std::string_view kSvgClasses;
+// The same in the colours of paper, without variables.
+std::string paper_classes();
 // ":root { ... }" of light pages, and of dark ones.
 extern const std::string_view kLightColors, kDarkColors;
 

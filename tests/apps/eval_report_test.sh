@@ -16,7 +16,7 @@ for spec in full snapkv:budget=0.1 snapkv:budget=0.3 knorm:budget=0.1 knorm:budg
   done
 done
 grep -q "pith eval -m $dir/recall.gguf" "$dir/report.html" || fail "no command"
-grep -Eqi '<script|<link|<img|@import|url\(|https?://' "$dir/report.html" &&
+grep -Eq 'src="|<link|<img|@import|[^A-Z]url\(|https?://|fetch\(' "$dir/report.html" &&
   fail "the page needs something from elsewhere"
 python3 - "$dir" <<'PY' || fail "figures"
 import pathlib, sys, xml.dom.minidom
@@ -44,20 +44,46 @@ browser=$(command -v chromium || command -v chromium-browser || command -v googl
 cat "$dir/report.html" - >"$dir/probe.html" <<'EOF'
 <script>
 const drawn = [...document.querySelectorAll('svg')].filter(s => s.getBoundingClientRect().width > 50);
-const focusable = [...document.querySelectorAll('a[href], summary, [tabindex="0"]')];
+const focusable = [...document.querySelectorAll('a[href], summary, button, [tabindex="0"]')];
 focusable[0].focus();
+const buttons = [...document.querySelectorAll('figure button')];
 const out = { svgs: document.querySelectorAll('svg').length, drawn: drawn.length,
   wider: document.documentElement.scrollWidth - document.documentElement.clientWidth,
   focusable: focusable.length, focused: document.activeElement === focusable[0],
   dark: matchMedia('(prefers-color-scheme: dark)').matches,
   paper: getComputedStyle(document.body).backgroundColor,
   ink: getComputedStyle(document.querySelector('svg text.t')).fill };
-document.title = 'probe ' + JSON.stringify(out);
+// A picture is saved by a link, which is caught here and looked at.
+HTMLAnchorElement.prototype.click = function () {
+  out.saved = this.download;
+  const picture = new Image();
+  picture.onload = () => {
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [picture.width, picture.height];
+    const paper = canvas.getContext('2d');
+    paper.drawImage(picture, 0, 0);
+    const points = paper.getImageData(0, 0, canvas.width, canvas.height).data;
+    const colors = new Set();
+    for (let at = 0; at < points.length; at += 4) colors.add(points.slice(at, at + 4).join());
+    out.size = [picture.width, picture.height];
+    out.corner = points.slice(0, 4).join();
+    out.colors = [...colors].filter(c => ['0,0,0,255', '11,98,173,255'].includes(c)).length;
+    document.title = 'probe ' + JSON.stringify(out);
+  };
+  picture.src = this.href;
+};
+buttons[0].focus();
+out.buttonFocused = document.activeElement === buttons[0];
+out.buttons = buttons.map(b => b.getAttribute('aria-label'));
+out.figures = [...document.querySelectorAll('figure')].map(f => f.id);
+const box = drawn[0].viewBox.baseVal;
+out.drawnSize = [box.width, box.height];
+buttons[0].click();
 </script>
 EOF
 probe() {  # WIDTH SCHEME (0: dark, 1: light)
   HOME="$dir" timeout 60 "$browser" --headless --no-sandbox --disable-gpu \
-    --user-data-dir="$dir/profile" --window-size="$1,900" \
+    --user-data-dir="$dir/profile" --window-size="$1,900" --virtual-time-budget=20000 \
     --blink-settings=preferredColorScheme="$2" --dump-dom "file://$dir/probe.html" 2>/dev/null |
     sed -n 's/.*<title>probe \(.*\)<\/title>.*/\1/p'
 }
@@ -73,6 +99,12 @@ assert found["svgs"] == found["drawn"] == 15, found
 assert found["wider"] <= 0 and found["focused"] and found["focusable"] > 10, found
 dark = sys.argv[2] == "0"
 assert found["dark"] == dark, found
+assert found["buttons"] == ["Save as PNG: " + f for f in found["figures"]], found
+assert len(found["buttons"]) == 15 and found["buttonFocused"], found
+# Twice as large, on white, with black text and the first series' blue: the colours of paper.
+assert found["saved"] == found["figures"][0] + ".png", found
+assert found["size"] == [2 * side for side in found["drawnSize"]], found
+assert found["corner"] == "255,255,255,255" and found["colors"] == 2, found
 light = lambda color: sum(map(int, re.findall(r"\d+", color)[:3])) > 380
 assert light(found["paper"]) != dark and light(found["ink"]) == dark, found
 PY

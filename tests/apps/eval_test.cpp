@@ -295,7 +295,7 @@ TEST(EvalReport, ShowsEverySpecAndNeedsNothingFromElsewhere) {
               std::string::npos)
         << spec;
   for (const char* const needed :
-       {"<script", "<link", "<img", "http:", "https:", "url(", "@import"})
+       {"src=\"", "<link", "<img", "http:", "https:", "url(", "@import", "fetch("})
     EXPECT_EQ(page.find(needed), std::string::npos) << needed;
   EXPECT_EQ(page.find("<x & y>"), std::string::npos);
 }
