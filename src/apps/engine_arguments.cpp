@@ -1,10 +1,12 @@
 #include "apps/engine_arguments.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
 
 #include "base/error.h"
+#include "base/parallel.h"
 
 namespace pith {
 
@@ -48,7 +50,9 @@ MatmulForm matmul_form(const std::string& name) {
   return name == "f32" ? MatmulForm::f32 : MatmulForm::int8;
 }
 
-std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse_prefixes) {
+namespace {
+
+EngineOptions engine_options(const EngineArguments& arguments, bool reuse_prefixes) {
   EngineOptions options;
   options.threads = arguments.threads;
   options.cache_bytes = arguments.cache_bytes;
@@ -56,7 +60,31 @@ std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse
   options.matmul = matmul_form(arguments.matmul);
   options.reuse_prefixes = reuse_prefixes;
   options.exact = arguments.exact;
-  return std::make_unique<Engine>(Model::load(arguments.model), options);
+  return options;
+}
+
+}  // namespace
+
+std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse_prefixes) {
+  return std::make_unique<Engine>(Model::load(arguments.model),
+                                  engine_options(arguments, reuse_prefixes));
+}
+
+std::vector<std::unique_ptr<Engine>> open_engines(const EngineArguments& arguments,
+                                                  bool reuse_prefixes, int count) {
+  EngineOptions options = engine_options(arguments, reuse_prefixes);
+  const std::shared_ptr<const Model> model = Model::load(arguments.model);
+  std::vector<std::unique_ptr<Engine>> engines;
+  engines.push_back(std::make_unique<Engine>(model, options));
+  if (count == 1) return engines;
+  const int threads = engines[0]->backend().threads().count();
+  options.threads = std::max(1, threads / count);
+  options.cache_bytes =
+      std::max<size_t>(1, engines[0]->pool().limit_bytes() / static_cast<size_t>(count));
+  engines.clear();
+  while (engines.size() < static_cast<size_t>(count))
+    engines.push_back(std::make_unique<Engine>(model, options));
+  return engines;
 }
 
 int context_limit(const Engine& engine, const EngineArguments& arguments) {

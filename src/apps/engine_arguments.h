@@ -28,6 +28,9 @@ void declare_machine(Arguments& arguments, EngineArguments& engine);
 void declare_matmul(Arguments& arguments, std::string& matmul);
 MatmulForm matmul_form(const std::string& name);
 std::unique_ptr<Engine> open_engine(const EngineArguments& arguments, bool reuse_prefixes = false);
+// Several that share a model and, in even parts, threads and memory; at least one thread each.
+std::vector<std::unique_ptr<Engine>> open_engines(const EngineArguments& arguments,
+                                                  bool reuse_prefixes, int count);
 // Tokens that a session may hold: -c, or what the model was trained for, or no limit if neither is
 // known.
 int context_limit(const Engine& engine, const EngineArguments& arguments);

@@ -227,7 +227,17 @@ std::function<int()> setup(Arguments& arguments) {
                   "hold no more than this, such as 64MiB");
   arguments.flag("--share-prompts", options->share,
                  "compute what specs have in common of a prompt once; times to first token then "
-                 "leave that out, and pages that a method leaves as they were count by half");
+                 "leave that out");
+  arguments
+      .option("--batch", options->batch, "N",
+              "samples that are answered at once by each spec: same answers, faster with large "
+              "models; per token times are those of the batch")
+      .at_least(1);
+  arguments
+      .option("--jobs", options->jobs, "N",
+              "samples that are worked on side by side, each with its part of the threads: faster "
+              "with small models; times are those of such a part")
+      .between(1, 256);
   arguments.section("What samples are made of");
   arguments
       .option("--haystack", options->haystack, "FILE", "text to hide things in; without, our own")
@@ -254,8 +264,8 @@ std::function<int()> setup(Arguments& arguments) {
   arguments.flag("--show", options->show,
                  "print the samples and their answers instead; with -o json one object per line");
   arguments.choice("-o,--output", options->format, "md|json|csv|html",
-                   "how results are shown; html: a report with figures, one page that needs "
-                   "neither network nor scripts");
+                   "how results are shown; html: a report with figures, one page that asks for "
+                   "nothing from elsewhere");
   arguments.flag("--json", options->format, "json", "the same as -o json");
   arguments.note_given(options->given);
   return [options] { return evaluate(*options); };
@@ -288,14 +298,19 @@ const Command kEvalCommand = {
     "made-up "
     "keys and values: of one session, and in sum of as many as fit the limit, 64 at most.\n\n"
     "With --results, a row per question is written as soon as its sample is done: a command that "
-    "was stopped goes on where it was, and the file can be read with any SQLite tool. Without, "
-    "results are only shown.\n\n"
+    "was stopped goes on where it was, and the file can be read with any SQLite tool. A spec whose "
+    "calibration, profile or adapter file has changed since is measured again. Without, results "
+    "are "
+    "only shown.\n\n"
     "The report of -o html has scores against bytes with the front of what nothing beats, bytes by "
     "class, needles by length and depth, speed against length, scores by task, and with each "
-    "figure the command that makes it.\n\n"
+    "figure the command that makes it and a button that saves it as a PNG file.\n\n"
+    "A spec that takes no budget, such as full or razor, is measured once beside those that have "
+    "each of --budget.\n\n"
     "A PLAN is one JSON object. Its fields are models, specs, budgets, tasks, data, lengths, "
-    "seeds, samples, protocol, chat, haystack, questions, results, fidelity, batch_memory, "
-    "share_prompts, context and matmul; all may be left out. Names of files are relative to the "
+    "seeds, samples, protocol, chat, haystack, questions, results, fidelity, batch, jobs, "
+    "batch_memory, share_prompts, context and matmul; all may be left out. Names of files are "
+    "relative to the "
     "current folder.",
     "$ pith eval --list\n"
     "$ pith eval -m model.gguf --kv full --kv snapkv:budget=0.1 --samples 50 \\\n"

@@ -67,8 +67,10 @@ class PlanReader {
     amounts("budgets", "--budget", options_.budgets);
     numbers("lengths", "--lengths", 16, options_.lengths);
     numbers("seeds", "--seeds", 0, options_.seeds);
-    number("samples", "--samples", options_.samples);
-    number("context", "--ctx-size", options_.engine.context);
+    number("samples", "--samples", 0, options_.samples);
+    number("batch", "--batch", 1, options_.batch);
+    number("jobs", "--jobs", 1, options_.jobs);
+    number("context", "--ctx-size", 0, options_.engine.context);
     word("protocol", "--protocol", {"agnostic", "aware", "both"}, options_.protocol);
     word("matmul", "--matmul", {"int8", "f32"}, options_.engine.matmul);
     text("chat", "--chat", options_.chat);
@@ -145,11 +147,13 @@ class PlanReader {
     const auto number = value.get<uint64_t>();
     return number < low || number > high ? std::nullopt : std::optional(number);
   }
-  void number(const char* field, const char* flag, int& into) {
+  void number(const char* field, const char* flag, uint64_t low, int& into) {
     const Json* const value = find(field, flag);
     if (!value) return;
-    const auto number = whole(*value, 0, std::numeric_limits<int>::max());
-    if (!number) mistyped(field, "a whole number that is not negative", *value);
+    const auto number = whole(*value, low, std::numeric_limits<int>::max());
+    if (!number)
+      mistyped(field, low > 0 ? "a whole number above 0" : "a whole number that is not negative",
+               *value);
     into = static_cast<int>(*number);
   }
   void numbers(const char* field, const char* flag, uint64_t low, std::string& into) {
@@ -235,19 +239,28 @@ struct SpecText {
   }
 };
 
-// Whether a budget would mean something to the spec, and it names none.
-bool takes_budget(const std::string& spec, const std::string& with, const KvShape& shape,
+// Whether a budget would mean something to the spec, and it names none. `with` says the spec with
+// a budget.
+bool takes_budget(const std::string& spec,
+                  const std::function<std::string(const std::string&)>& with,
+                  const std::vector<std::string>& budgets, const KvShape& shape,
                   std::string_view digest) {
   const SpecText text(spec);
   if (text.names_budget) return false;
-  std::shared_ptr<const Policy> policy;
-  try {
-    policy = make_policy(spec, shape, digest);
-  } catch (const Error&) {
-    make_policy(with, shape, digest);  // if this fails too, it says why
-    return true;
-  }
-  if (!policy->budget->keeps_all()) return true;
+  const auto made = [&](const std::string& wanted) -> std::shared_ptr<const Policy> {
+    try {
+      return make_policy(wanted, shape, digest);
+    } catch (const Error&) {
+      return nullptr;
+    }
+  };
+  // If some are refused and others are not, it is the amount that is wrong.
+  if (!made(with("0.5")) && std::ranges::none_of(budgets, [&](const std::string& budget) {
+        return made(with(budget)) != nullptr;
+      }))
+    return false;
+  const std::shared_ptr<const Policy> policy = made(spec);
+  if (!policy || !policy->budget->keeps_all()) return true;
   return std::ranges::any_of(text.methods, [](const std::string& name) {
     const Method* const method = find_method(name);
     return method && std::ranges::count(describe(*method).options, "budget", &OptionDoc::key) > 0;
@@ -272,8 +285,8 @@ void read_plan(std::string_view text, const std::string& name, EvalOptions& opti
   PlanReader(text, name, options).read();
 }
 
-std::vector<std::string> specs_of(const EvalOptions& options, const KvShape& shape,
-                                  std::string_view digest) {
+std::vector<EvalSpec> specs_of(const EvalOptions& options, const KvShape& shape,
+                               std::string_view digest) {
   const std::vector<std::string> budgets = split_list(options.budgets);
   for (const std::string& budget : budgets) {
     Amount amount;
@@ -285,17 +298,18 @@ std::vector<std::string> specs_of(const EvalOptions& options, const KvShape& sha
   }
   if (budgets.empty() && !options.budgets.empty())
     throw Error(Errc::bad_option, "--budget is empty");
-  std::vector<std::string> specs;
+  std::vector<EvalSpec> specs;
   const auto add = [&](const std::string& spec) {
-    std::string known = make_policy(spec, shape, digest)->spec;
-    if (std::ranges::count(specs, known) == 0) specs.push_back(std::move(known));
+    const std::shared_ptr<const Policy> policy = make_policy(spec, shape, digest);
+    if (std::ranges::count(specs, policy->spec, &EvalSpec::text) == 0)
+      specs.push_back({policy->spec, policy->files_digest});
   };
   for (const std::string& spec :
        options.specs.empty() ? std::vector<std::string>{"full"} : options.specs) {
     const auto with = [&, text = SpecText(spec)](const std::string& budget) {
       return spec + (text.last_has_options ? ",budget=" : ":budget=") + budget;
     };
-    if (budgets.empty() || !takes_budget(spec, with(budgets[0]), shape, digest)) {
+    if (budgets.empty() || !takes_budget(spec, with, budgets, shape, digest)) {
       add(spec);
       continue;
     }

@@ -9,10 +9,11 @@ namespace pith {
 namespace {
 
 // Marks a file as ours ("pith"), and the version of its tables.
-constexpr int kApplication = 0x70697468, kVersion = 2;
+constexpr int kApplication = 0x70697468, kVersion = 3;
 
+// What is held is "prompt_..." after the prompt and else at the end.
 constexpr const char* kTables =
-    "CREATE TABLE IF NOT EXISTS results ("
+    "CREATE TABLE results ("
     " model TEXT NOT NULL, settings TEXT NOT NULL, spec TEXT NOT NULL, protocol TEXT NOT NULL,"
     " task TEXT NOT NULL, tokens INTEGER NOT NULL, seed INTEGER NOT NULL,"
     " sample INTEGER NOT NULL, question INTEGER NOT NULL,"
@@ -23,35 +24,29 @@ constexpr const char* kTables =
     " sealed_bytes INTEGER NOT NULL, open_bytes INTEGER NOT NULL, pseudo_bytes INTEGER NOT NULL,"
     " lane_bytes INTEGER NOT NULL, summary_bytes INTEGER NOT NULL, dropped_bytes INTEGER NOT NULL,"
     " first_seconds REAL NOT NULL, token_seconds REAL NOT NULL,"
-    " PRIMARY KEY (model, settings, spec, protocol, task, tokens, seed, sample, question)"
-    ") WITHOUT ROWID;";
-
-// Columns of version 2; rows of version 1 have nothing in them. What is held is "prompt_..." after
-// the prompt and else at the end.
-constexpr const char* kLaterColumns[] = {"prompt_key_bytes INTEGER",
-                                         "prompt_value_bytes INTEGER",
-                                         "prompt_pseudo_bytes INTEGER",
-                                         "prompt_lane_bytes INTEGER",
-                                         "prompt_summary_bytes INTEGER",
-                                         "prompt_dropped_bytes INTEGER",
-                                         "key_bytes INTEGER",
-                                         "value_bytes INTEGER",
-                                         "peak_bytes INTEGER",
-                                         "compress_seconds REAL",
-                                         "divergence REAL",
-                                         "agreement REAL",
-                                         "mass_kept REAL"};
-constexpr const char* kLaterTables =
+    // Rows of version 1 have nothing in these.
+    " prompt_key_bytes INTEGER, prompt_value_bytes INTEGER, prompt_pseudo_bytes INTEGER,"
+    " prompt_lane_bytes INTEGER, prompt_summary_bytes INTEGER, prompt_dropped_bytes INTEGER,"
+    " key_bytes INTEGER, value_bytes INTEGER, peak_bytes INTEGER, compress_seconds REAL,"
+    " divergence REAL, agreement REAL, mass_kept REAL,"
+    // Of the spec; rows before version 3 do not say which they were, and are not found again if
+    // the spec has any.
+    " files TEXT NOT NULL DEFAULT '',"
+    " PRIMARY KEY (model, settings, spec, protocol, task, tokens, seed, sample, question, files)"
+    ") WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS flags (model TEXT NOT NULL, settings TEXT NOT NULL,"
     " flags TEXT NOT NULL, PRIMARY KEY (model, settings)) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS throughput (model TEXT NOT NULL, settings TEXT NOT NULL,"
+    "CREATE TABLE latest_files (model TEXT NOT NULL, spec TEXT NOT NULL,"
+    " latest TEXT NOT NULL, PRIMARY KEY (model, spec)) WITHOUT ROWID;"
+    "CREATE TABLE throughput (model TEXT NOT NULL, settings TEXT NOT NULL,"
     " spec TEXT NOT NULL, tokens INTEGER NOT NULL, limit_bytes INTEGER NOT NULL,"
     " session_bytes INTEGER NOT NULL, sessions INTEGER NOT NULL, alone REAL NOT NULL,"
-    " together REAL NOT NULL, PRIMARY KEY (model, settings, spec, tokens)) WITHOUT ROWID;";
+    " together REAL NOT NULL, files TEXT NOT NULL DEFAULT '',"
+    " PRIMARY KEY (model, settings, spec, tokens, files)) WITHOUT ROWID;";
 
 constexpr const char* kOfSample =
     " WHERE model = ? AND settings = ? AND spec = ? AND protocol = ? AND task = ? AND tokens = ? "
-    "AND seed = ? AND sample = ?";
+    "AND seed = ? AND sample = ? AND files = ?";
 
 // As EvalResults::Statement::row reads them.
 constexpr const char* kSelect =
@@ -61,7 +56,7 @@ constexpr const char* kSelect =
     "prompt_lane_bytes, prompt_summary_bytes, prompt_dropped_bytes, key_bytes, value_bytes, "
     "pseudo_bytes, lane_bytes, summary_bytes, dropped_bytes, peak_bytes, compress_seconds, "
     "divergence, agreement, mass_kept, limit_bytes, session_bytes, sessions, alone, together "
-    "FROM results LEFT JOIN throughput USING (model, settings, spec, tokens)";
+    "FROM results LEFT JOIN throughput USING (model, settings, spec, tokens, files)";
 
 // SQLite's texts are UTF-8 without zeros; what a model wrote may be neither.
 std::string text_of(const std::string& bytes) {
@@ -110,7 +105,8 @@ class EvalResults::Statement {
         .bind(key.task)
         .bind(key.tokens)
         .bind(key.seed)
-        .bind(key.index);
+        .bind(key.index)
+        .bind(key.files);
   }
   // Whether there is a row.
   bool step() {
@@ -237,20 +233,32 @@ void EvalResults::prepare_tables() {
   }
   execute("BEGIN IMMEDIATE");
   try {
-    // Another process may have been faster.
-    if (pragma("PRAGMA user_version") < kVersion) {
-      execute("PRAGMA application_id = " + std::to_string(kApplication));
-      execute(kTables);
-      for (const char* const column : kLaterColumns)
-        execute(std::string("ALTER TABLE results ADD COLUMN ") + column);
-      execute(kLaterTables);
-      execute("PRAGMA user_version = " + std::to_string(kVersion));
-    }
+    bring_up(pragma("PRAGMA user_version"));  // another process may have been faster
     execute("COMMIT");
   } catch (...) {
     sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
     throw;
   }
+}
+
+// Rows of earlier versions move to tables of this one.
+void EvalResults::bring_up(int64_t version) {
+  if (version >= kVersion) return;
+  const std::vector<std::string> old = version == 0 ? std::vector<std::string>{}
+                                       : version == 1
+                                           ? std::vector<std::string>{"results"}
+                                           : std::vector<std::string>{"results", "throughput"};
+  for (const std::string& table : old) execute("ALTER TABLE " + table + " RENAME TO old_" + table);
+  execute(kTables);
+  for (const std::string& table : old) {
+    std::string columns;
+    Statement names(*this, "SELECT name FROM pragma_table_info('old_" + table + "')");
+    while (names.step()) columns += (columns.empty() ? "" : ", ") + names.text();
+    execute("INSERT INTO " + table + " (" + columns + ") SELECT " + columns + " FROM old_" + table);
+  }
+  for (const std::string& table : old) execute("DROP TABLE old_" + table);
+  execute("PRAGMA application_id = " + std::to_string(kApplication));
+  execute("PRAGMA user_version = " + std::to_string(kVersion));
 }
 
 EvalResults::~EvalResults() {
@@ -282,13 +290,14 @@ void EvalResults::add(const EvalKey& key, const std::string& model_name, const S
       Statement row(
           *this,
           "INSERT OR REPLACE INTO results (model, settings, spec, protocol, task, tokens, seed, "
-          "sample, question, model_name, depth, score, output, expected, metric, prompt_tokens, "
+          "sample, files, question, model_name, depth, score, output, expected, metric, "
+          "prompt_tokens, "
           "generated_tokens, prompt_bytes, end_bytes, full_bytes, sealed_bytes, open_bytes, "
           "pseudo_bytes, lane_bytes, summary_bytes, dropped_bytes, first_seconds, token_seconds, "
           "prompt_key_bytes, prompt_value_bytes, prompt_pseudo_bytes, prompt_lane_bytes, "
           "prompt_summary_bytes, prompt_dropped_bytes, key_bytes, value_bytes, peak_bytes, "
           "compress_seconds, divergence, agreement, mass_kept) VALUES "
-          "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+          "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
       std::string expected;
       for (const std::string& answer :
            sample.questions[static_cast<size_t>(outcome.question)].answers)
@@ -315,14 +324,14 @@ void EvalResults::add(const EvalKey& key, const std::string& model_name, const S
           .bind(end.dropped)
           .bind(outcome.first_seconds)
           .bind(outcome.token_seconds)
-          .bind(outcome.prompt_key_bytes)
-          .bind(prompt.sealed + prompt.open - outcome.prompt_key_bytes)
+          .bind(prompt.keys)
+          .bind(prompt.sealed + prompt.open - prompt.keys)
           .bind(prompt.pseudo)
           .bind(prompt.lanes)
           .bind(prompt.summaries)
           .bind(prompt.dropped)
-          .bind(outcome.end_key_bytes)
-          .bind(end.sealed + end.open - outcome.end_key_bytes)
+          .bind(end.keys)
+          .bind(end.sealed + end.open - end.keys)
           .bind(outcome.peak_bytes)
           .bind(outcome.compress_seconds)
           .bind(outcome.divergence)
@@ -344,7 +353,9 @@ std::vector<EvalRow> EvalResults::rows(const EvalKey& key) {
 
 std::vector<EvalRow> EvalResults::all() {
   return Statement(*this, std::string(kSelect) +
-                              " ORDER BY model_name, model, settings, protocol, tokens, "
+                              " LEFT JOIN latest_files USING (model, spec) "
+                              "WHERE latest IS NULL OR files = latest "
+                              "ORDER BY model_name, model, settings, protocol, tokens, "
                               "spec <> 'full', spec, task, seed, sample, question")
       .rows();
 }
@@ -352,17 +363,18 @@ std::vector<EvalRow> EvalResults::all() {
 bool EvalResults::has_throughput(const EvalKey& key, uint64_t limit_bytes) {
   Statement statement(*this,
                       "SELECT 1 FROM throughput WHERE model = ? AND settings = ? AND spec = ? AND "
-                      "tokens = ? AND limit_bytes = ?");
+                      "tokens = ? AND files = ? AND limit_bytes = ?");
   return statement.bind(key.model)
       .bind(key.settings)
       .bind(key.spec)
       .bind(key.tokens)
+      .bind(key.files)
       .bind(limit_bytes)
       .step();
 }
 
 void EvalResults::add_throughput(const EvalKey& key, const Throughput& throughput) {
-  Statement statement(*this, "INSERT OR REPLACE INTO throughput VALUES (?,?,?,?,?,?,?,?,?)");
+  Statement statement(*this, "INSERT OR REPLACE INTO throughput VALUES (?,?,?,?,?,?,?,?,?,?)");
   statement.bind(key.model)
       .bind(key.settings)
       .bind(key.spec)
@@ -372,7 +384,14 @@ void EvalResults::add_throughput(const EvalKey& key, const Throughput& throughpu
       .bind(throughput.sessions)
       .bind(throughput.alone)
       .bind(throughput.together)
+      .bind(key.files)
       .step();
+}
+
+void EvalResults::note_files(const std::string& model, const std::string& spec,
+                             const std::string& files) {
+  Statement statement(*this, "INSERT OR REPLACE INTO latest_files VALUES (?,?,?)");
+  statement.bind(model).bind(spec).bind(files).step();
 }
 
 void EvalResults::note_flags(const std::string& model, const std::string& settings,

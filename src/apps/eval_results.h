@@ -22,6 +22,7 @@ struct EvalKey {
   int tokens = 0;  // asked for
   uint64_t seed = 0;
   int index = 0;
+  std::string files = {};  // digest of what the spec reads: calibration, profile, adapter
 };
 
 struct EvalRow {
@@ -63,8 +64,10 @@ class EvalResults {
   void add(const EvalKey& key, const std::string& model_name, const Sample& sample,
            const std::vector<Outcome>& outcomes);
   std::vector<EvalRow> rows(const EvalKey& key);
-  // Everything there is: by model, protocol, length and spec, the full cache first.
+  // Everything there is: by model, protocol, length and spec, the full cache first. Of a spec whose
+  // files changed, what was measured with those that note_files() named last.
   std::vector<EvalRow> all();
+  void note_files(const std::string& model, const std::string& spec, const std::string& files);
 
   // Of the key's model, settings, spec and length; rows() and all() have the latest.
   bool has_throughput(const EvalKey& key, uint64_t limit_bytes);
@@ -79,6 +82,7 @@ class EvalResults {
   [[noreturn]] void fail(const std::string& what) const;
   void execute(const std::string& sql);
   void prepare_tables();
+  void bring_up(int64_t version);
   std::string path_;
   sqlite3* db_ = nullptr;
 };

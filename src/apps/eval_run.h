@@ -4,7 +4,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,8 +24,9 @@ class Evaluation {
 
   int64_t samples() const;  // over all specs
   // First the throughput of every spec and length, if it is asked for. Then one sample after the
-  // other, each with every spec; what is in the results is taken from there. Rows are added in the
-  // order of the tables. Throws interrupted.
+  // other, or as many as --batch and --jobs say, with every spec; what is in the results is taken
+  // from there. Rows are added in the order of the tables. `done` is never called twice at once.
+  // Throws interrupted.
   void run(EvalResults& results, std::vector<EvalRow>& rows, const std::function<void()>& done);
 
   // What `auto` did not do as it was asked: sentences, each once.
@@ -35,34 +38,42 @@ class Evaluation {
  private:
   void read_materials();
   void find_all_tasks();
-  SampleRequest request(int tokens, uint64_t seed, int index) const;
+  SampleRequest request(const SampleRunner& runner, int tokens, uint64_t seed, int number) const;
+  const ModelConfig& config() const { return workers_[0].engine->model().config(); }
   void check_lengths() const;
   int samples_of(const Task& task) const;
   std::string settings_of(const Task& task) const;
-  EvalKey key(const Task& task, int tokens, uint64_t seed, int index, const std::string& spec,
-              Protocol protocol) const;
-  // Of every sample, in the order of run().
-  void each_index(
-      const std::function<void(const Task&, int tokens, uint64_t seed, int index)>& visit) const;
+  struct Index {
+    const Task* task;
+    int tokens;
+    uint64_t seed;
+    int number;
+  };
+  EvalKey key(const Index& index, const EvalSpec& spec, Protocol protocol) const;
+  std::vector<Index> indices() const;  // of every sample, in the order of run()
   void note_flags(EvalResults& results) const;
   void measure_throughputs(EvalResults& results);
-  void run_sample(const Task& task, int tokens, uint64_t seed, int index, Protocol protocol,
-                  EvalResults& results, std::vector<EvalRow>& rows,
-                  const std::function<void()>& done);
+  // One of those that work side by side.
+  struct Worker {
+    std::unique_ptr<Engine> engine;
+    std::unique_ptr<SampleRunner> runner;
+  };
+  void run_samples(Worker& worker, std::span<const Index> together, Protocol protocol,
+                   EvalResults& results, Monitor& monitor, const std::function<void()>& done);
 
   const EvalOptions& options_;
   const std::string model_;
-  std::unique_ptr<Engine> engine_;
+  std::vector<Worker> workers_;
+  std::mutex lock_;  // what workers share: results, warnings, progress
   Materials materials_;
   std::string questions_hash_ = "own", settings_;
   std::vector<const Task*> tasks_;
   std::vector<std::unique_ptr<const Task>> files_;
   std::map<const Task*, std::string> hashes_;
-  std::vector<std::string> specs_;
+  std::vector<EvalSpec> specs_;
   std::vector<Protocol> protocols_;
   std::vector<int> lengths_;
   std::vector<uint64_t> seeds_;
-  std::unique_ptr<SampleRunner> runner_;
   std::set<std::string> warnings_;
 };
 

@@ -128,26 +128,8 @@ std::vector<int32_t> SampleRunner::next_turn(const Sample& sample, size_t questi
   return tokenizer.encode_more(whole.substr(known.size()) + asked.prefix, true);
 }
 
-CacheBytes SampleRunner::held(const Session& session, const Lender* lender) {
-  CacheBytes bytes = session.store->bytes();
-  if (lender == nullptr) return bytes;
-  // Of pages that both own, each counts half; what the lender counts less since is the other half.
-  const CacheBytes now = lender->session->store->bytes(), &alone = lender->alone;
-  for (const auto part : {&CacheBytes::sealed, &CacheBytes::open, &CacheBytes::pseudo,
-                          &CacheBytes::lanes, &CacheBytes::summaries, &CacheBytes::dropped})
-    bytes.*part += alone.*part - std::min(now.*part, alone.*part);
-  return bytes;
-}
-
-uint64_t SampleRunner::peak() {
-  return std::max(peak_, engine_.pool().peak_bytes()) + engine_.scratch_bytes();
-}
-
-uint64_t SampleRunner::key_bytes(const CacheBytes& held) {
-  const auto keys = static_cast<double>(engine_.pool().used_bytes(MemoryClass::pages_k));
-  const auto values = static_cast<double>(engine_.pool().used_bytes(MemoryClass::pages_v));
-  const auto pages = static_cast<double>(held.sealed + held.open);
-  return keys + values > 0 ? static_cast<uint64_t>(pages * keys / (keys + values) + 0.5) : 0;
+size_t SampleRunner::peak() const {
+  return std::max(peak_, engine_.pool().peak_bytes());
 }
 
 void SampleRunner::read(Session& session, std::span<const int32_t> tokens, const Watch& watch,
@@ -173,7 +155,7 @@ void SampleRunner::read(Session& session, std::span<const int32_t> tokens, const
 }
 
 void SampleRunner::compare(const Session& session, const FullAnswers::Answer& full, Outcome& out) {
-  peak_ = std::max(peak_, engine_.pool().peak_bytes());
+  peak_ = peak();
   {
     const std::unique_ptr<Session> fork = session.fork();
     Session* const one = fork.get();
@@ -190,57 +172,173 @@ void SampleRunner::compare(const Session& session, const FullAnswers::Answer& fu
   engine_.pool().reset_peak();
 }
 
-Outcome SampleRunner::answer(Session& session, const Lender* lender, const Sample& sample,
-                             size_t question, const Reading& reading, const Watch& watch,
-                             Monitor& monitor) {
-  Outcome out;
-  out.question = static_cast<int>(question);
-  out.prompt_tokens = static_cast<int>(session.tokens.size());
-  out.prompt_bytes = held(session, lender);
-  out.prompt_key_bytes = key_bytes(out.prompt_bytes);
+// Questions whose answers are to be written together.
+class SampleRunner::Batch {
+ public:
+  Batch(SampleRunner& runner, int together, Monitor& monitor)
+      : runner_(runner), together_(static_cast<size_t>(std::max(together, 1))), monitor_(monitor) {}
+
+  Monitor& monitor() { return monitor_; }
+  // That are asked and not answered yet.
+  size_t held_bytes() const {
+    size_t bytes = 0;
+    for (const Asked& asked : asked_) bytes += asked.session->store->bytes().total();
+    return bytes;
+  }
+  void add(Asked asked) {
+    asked_.push_back(std::move(asked));
+    if (asked_.size() == together_) answer();
+  }
+  void answer() {
+    runner_.answer(asked_, monitor_);
+    asked_.clear();
+  }
+  // Once more without the others if there is no memory beside them.
+  void with_room(const std::function<void()>& action) {
+    try {
+      action();
+    } catch (const Error& error) {
+      if (error.code() != Errc::no_memory || asked_.empty()) throw;
+      answer();
+      action();
+    }
+  }
+
+ private:
+  SampleRunner& runner_;
+  const size_t together_;
+  Monitor& monitor_;
+  std::vector<Asked> asked_;
+};
+
+void SampleRunner::ask(std::unique_ptr<Session> session, const Sample& sample,
+                       const Reading& reading, const Watch& watch, Outcome& out, Batch& batch) {
+  out.prompt_tokens = static_cast<int>(session->tokens.size());
+  out.prompt_bytes = session->store->bytes(Count::whole);
   const KvShape& shape = engine_.model().config().shape;
   out.full_bytes = uint64_t{2} * sizeof(uint16_t) * static_cast<uint64_t>(shape.layers) *
                    static_cast<uint64_t>(shape.heads) * static_cast<uint64_t>(shape.dim) *
-                   session.tokens.size();
-  if (watch.compare) compare(session, watch.compare->answers[question], out);
-  FullAnswers::Answer* const full = watch.record ? &watch.record->answers.emplace_back() : nullptr;
-  const Tokenizer& tokenizer = engine_.tokenizer();
-  const Clock clock;
-  double first = 0, last = 0;
-  engine_.generate(session, sample.max_new_tokens, [&](int32_t token) {
-    monitor.check();
-    if (std::ranges::find(stops_, token) != stops_.end()) return false;
-    last = clock.seconds();
-    if (out.generated_tokens++ == 0) first = last;
-    if (full && out.generated_tokens <= FullAnswers::kTokens) {
-      full->tokens.push_back(token);
-      full->logits.insert(full->logits.end(), session.logits.begin(), session.logits.end());
-    }
-    out.output += tokenizer.piece(token);
-    if (!sample.first_line) return true;
-    // Nothing behind the first line counts.
-    const size_t text = out.output.find_first_not_of('\n');
-    return text == std::string::npos || out.output.find('\n', text) == std::string::npos;
-  });
-  if (full) {
-    if (full->tokens.empty()) full->logits = session.logits;
-    out.divergence = 0;
-    out.agreement = 1;
-  }
-  out.first_seconds = reading.seconds + first;
+                   session->tokens.size();
+  out.first_seconds = reading.seconds;
   out.compress_seconds = std::max(reading.compressing, 0.0);
-  if (out.generated_tokens > 1) out.token_seconds = (last - first) / (out.generated_tokens - 1);
-  out.end_bytes = held(session, lender);
-  out.end_key_bytes = key_bytes(out.end_bytes);
-  out.peak_bytes = peak();
   out.mass_kept = reading.mass_kept;
-  out.score = sample.grade(question, out.output);
-  return out;
+  out.peak_bytes = peak() - std::min(peak(), batch.held_bytes());
+  const auto question = static_cast<size_t>(out.question);
+  if (watch.compare) compare(*session, watch.compare->answers[question], out);
+  FullAnswers::Answer* const record = watch.record ? &watch.record->answers[question] : nullptr;
+  batch.add({std::move(session), &sample, record, &out});
+}
+
+// Nothing if the answer ends here.
+std::optional<int32_t> SampleRunner::next_token(Asked& asked,
+                                                const std::function<double()>& seconds) {
+  Session& session = *asked.session;
+  const Sample& sample = *asked.sample;
+  Outcome& out = *asked.out;
+  if (out.generated_tokens == sample.max_new_tokens) return std::nullopt;
+  const double before = seconds();
+  std::vector<float> logits = session.logits;
+  const int32_t token = session.sampler.sample(logits, session.tokens);
+  if (engine_.ends_generation(token) || std::ranges::find(stops_, token) != stops_.end())
+    return std::nullopt;
+  const double now = seconds();
+  if (out.generated_tokens++ == 0)
+    out.first_seconds += now - before;
+  else
+    out.token_seconds += now - asked.last;
+  asked.last = now;
+  if (asked.record && out.generated_tokens <= FullAnswers::kTokens) {
+    asked.record->tokens.push_back(token);
+    asked.record->logits.insert(asked.record->logits.end(), session.logits.begin(),
+                                session.logits.end());
+  }
+  out.output += engine_.tokenizer().piece(token);
+  if (!sample.first_line) return token;
+  // Nothing behind the first line counts.
+  const size_t text = out.output.find_first_not_of('\n');
+  const bool ended = text != std::string::npos && out.output.find('\n', text) != std::string::npos;
+  return ended ? std::nullopt : std::optional(token);
+}
+
+// Alone, a session might have lost no rows for want of memory.
+void SampleRunner::decode_exactly(std::span<Session* const> sessions,
+                                  std::span<const int32_t> tokens) {
+  while (engine_.write_step(sessions, tokens) != Progress::done) {
+    size_t needed = 0;
+    for (const Session* session : sessions) needed += engine_.bytes_needed(*session);
+    if (!engine_.prefixes() || !engine_.prefixes()->release(needed))
+      throw Error(Errc::no_memory, "no memory for so many answers at once");
+  }
+}
+
+void SampleRunner::answer(std::vector<Asked>& batch, Monitor& monitor) {
+  const Clock clock;
+  std::vector<Asked*> going;
+  for (Asked& asked : batch) going.push_back(&asked);
+  while (!going.empty()) {
+    monitor.check();
+    std::vector<Session*> sessions;
+    std::vector<int32_t> tokens;
+    std::erase_if(going, [&](Asked* asked) {
+      const std::optional<int32_t> token = next_token(*asked, [&] { return clock.seconds(); });
+      if (!token) return true;
+      sessions.push_back(asked->session.get());
+      tokens.push_back(*token);
+      return false;
+    });
+    if (sessions.empty()) break;
+    if (batch.size() == 1)
+      engine_.decode(sessions, tokens);
+    else
+      decode_exactly(sessions, tokens);
+  }
+  for (Asked& asked : batch) {
+    Outcome& out = *asked.out;
+    if (asked.record) {
+      if (asked.record->tokens.empty()) asked.record->logits = asked.session->logits;
+      out.divergence = 0;
+      out.agreement = 1;
+    }
+    if (out.generated_tokens > 1) out.token_seconds /= out.generated_tokens - 1;
+    out.end_bytes = asked.session->store->bytes(Count::whole);
+    // Of several, what the pool had most was not of one of them.
+    out.peak_bytes = std::max<uint64_t>(
+        out.peak_bytes, batch.size() == 1 ? peak() : asked.session->store->bytes().total());
+    out.peak_bytes += engine_.scratch_bytes();
+    out.score = asked.sample->grade(static_cast<size_t>(out.question), out.output);
+  }
 }
 
 std::vector<Outcome> SampleRunner::run(const Sample& sample, std::string_view spec,
                                        Protocol protocol, Monitor& monitor, const Watch& watch) {
-  std::vector<Outcome> outcomes;
+  const Sample* const one = &sample;
+  return std::move(run({&one, 1}, spec, protocol, monitor, {&watch, 1}, 1)[0]);
+}
+
+std::vector<std::vector<Outcome>> SampleRunner::run(std::span<const Sample* const> samples,
+                                                    std::string_view spec, Protocol protocol,
+                                                    Monitor& monitor,
+                                                    std::span<const Watch> watches, int together) {
+  for (;; together /= 2) {
+    std::vector<std::vector<Outcome>> outcomes(samples.size());
+    try {
+      Batch batch(*this, together, monitor);
+      for (size_t i = 0; i < samples.size(); ++i)
+        run_sample(*samples[i], spec, protocol, watches.empty() ? Watch{} : watches[i], outcomes[i],
+                   batch);
+      batch.answer();
+      return outcomes;
+    } catch (const Error& error) {
+      if (error.code() != Errc::no_memory || together <= 1) throw;
+    }
+  }
+}
+
+void SampleRunner::run_sample(const Sample& sample, std::string_view spec, Protocol protocol,
+                              const Watch& watch, std::vector<Outcome>& outcomes, Batch& batch) {
+  Monitor& monitor = batch.monitor();
+  outcomes.resize(sample.questions.size());
+  if (watch.record) watch.record->answers.assign(sample.questions.size(), {});
   std::unique_ptr<Session> shared;  // the context, or the turns so far
   const auto open = [&] {
     shared.reset();
@@ -268,7 +366,7 @@ std::vector<Outcome> SampleRunner::run(const Sample& sample, std::string_view sp
       } else {
         if (!shared) {
           open();
-          read(*shared, prompt.context, watch, of_context, monitor);
+          batch.with_room([&] { read(*shared, prompt.context, watch, of_context, monitor); });
           of_context.seconds = clock.seconds() - of_context.watching;
           of_context.watching = 0;
           clock = {};
@@ -280,17 +378,21 @@ std::vector<Outcome> SampleRunner::run(const Sample& sample, std::string_view sp
     // So does what is asked of the context alone, with the question.
     const bool forks_turn = sample.turns && more;
     const bool forks_context = !sample.turns && protocol == Protocol::agnostic && more;
-    if (!forks_context) read(*shared, behind, watch, reading, monitor);
-    const Lender lender{shared.get(), shared->store->bytes()};
-    const std::unique_ptr<Session> fork = forks_turn || forks_context ? shared->fork() : nullptr;
-    if (forks_context) read(*fork, behind, watch, reading, monitor);
+    std::unique_ptr<Session> asked;
+    const auto fork = [&] { asked = shared->fork(); };
+    if (forks_context)
+      batch.with_room(fork);
+    else
+      batch.with_room([&] { read(*shared, behind, watch, reading, monitor); });
+    if (forks_turn) batch.with_room(fork);
+    if (forks_context) batch.with_room([&] { read(*asked, behind, watch, reading, monitor); });
+    if (!asked) asked = std::move(shared);
     reading.seconds += clock.seconds() - reading.watching;
     if (question == 0) mass_kept = reading.mass_kept;
     if (!reading.mass_kept) reading.mass_kept = mass_kept;
-    outcomes.push_back(answer(fork ? *fork : *shared, fork ? &lender : nullptr, sample, question,
-                              reading, watch, monitor));
+    outcomes[question].question = static_cast<int>(question);
+    ask(std::move(asked), sample, reading, watch, outcomes[question], batch);
   }
-  return outcomes;
 }
 
 }  // namespace pith

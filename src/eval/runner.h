@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,9 +32,6 @@ struct Outcome {
   int prompt_tokens = 0, generated_tokens = 0;
   // Held after the prompt, and after the answer, as if nothing of it were shared.
   CacheBytes prompt_bytes, end_bytes;
-  // Of their pages (sealed and open), those of keys; the others are of values. As the pool has
-  // them: beside beginnings of prompts that are kept for others, their share of all pages.
-  uint64_t prompt_key_bytes = 0, end_key_bytes = 0;
   uint64_t full_bytes = 0;  // of an f16 cache of the prompt
   // From nothing to the first token of the answer: with a context that is shared, the time it took
   // counts in full for each of its questions.
@@ -98,6 +96,12 @@ class SampleRunner {
   // Greedy answers to all questions of the sample. Throws what Engine::prefill does.
   std::vector<Outcome> run(const Sample& sample, std::string_view spec, Protocol protocol,
                            Monitor& monitor, const Watch& watch = {});
+  // The same of several samples. Up to `together` answers are written at once, fewer where memory
+  // is short: what they say and hold is the same, and a token takes as long as that of the batch.
+  // `watches`: of each sample, or none.
+  std::vector<std::vector<Outcome>> run(std::span<const Sample* const> samples,
+                                        std::string_view spec, Protocol protocol, Monitor& monitor,
+                                        std::span<const Watch> watches, int together);
 
  private:
   struct Pieces {
@@ -106,12 +110,6 @@ class SampleRunner {
   Pieces pieces(const Sample& sample, size_t question) const;
   // A further turn: the true answer of the one before, and the question.
   std::vector<int32_t> next_turn(const Sample& sample, size_t question) const;
-  // A session that forks answer for, and what it held before there was any.
-  struct Lender {
-    const Session* session;
-    CacheBytes alone;
-  };
-  static CacheBytes held(const Session& session, const Lender* lender);
   // What reading the prompt took.
   struct Reading {
     double seconds = 0, compressing = 0;
@@ -120,11 +118,24 @@ class SampleRunner {
   };
   void read(Session& session, std::span<const int32_t> tokens, const Watch& watch, Reading& reading,
             Monitor& monitor);
-  Outcome answer(Session& session, const Lender* lender, const Sample& sample, size_t question,
-                 const Reading& reading, const Watch& watch, Monitor& monitor);
+  // A question whose prompt is read, and the answer as far as it is written.
+  struct Asked {
+    std::unique_ptr<Session> session;
+    const Sample* sample;
+    FullAnswers::Answer* record;  // or null
+    Outcome* out;
+    double last = 0;  // when the last token was there
+  };
+  class Batch;
+  void run_sample(const Sample& sample, std::string_view spec, Protocol protocol,
+                  const Watch& watch, std::vector<Outcome>& outcomes, Batch& batch);
+  void ask(std::unique_ptr<Session> session, const Sample& sample, const Reading& reading,
+           const Watch& watch, Outcome& out, Batch& batch);
+  void answer(std::vector<Asked>& batch, Monitor& monitor);
+  void decode_exactly(std::span<Session* const> sessions, std::span<const int32_t> tokens);
+  std::optional<int32_t> next_token(Asked& asked, const std::function<double()>& seconds);
   void compare(const Session& session, const FullAnswers::Answer& full, Outcome& out);
-  uint64_t peak();
-  uint64_t key_bytes(const CacheBytes& held);
+  size_t peak() const;
 
   Engine& engine_;
   const std::optional<ChatTemplate> chat_;

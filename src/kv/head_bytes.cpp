@@ -6,14 +6,15 @@
 
 namespace pith {
 
-CacheBytes HeadCache::bytes() const {
+CacheBytes HeadCache::bytes(Count count) const {
   CacheBytes bytes;
   for (const Side* side : {&k_, &v_}) {
     int p = 0;
     for (const Page* page : side->pages.span()) {
-      const size_t owners = static_cast<size_t>(page->owners);
-      const size_t share = (PagePool::page_cost(page->bytes) + owners - 1) / owners;
-      (p++ < sealed_ ? bytes.sealed : bytes.open) += share;
+      const size_t owners = count == Count::share ? static_cast<size_t>(page->owners) : 1;
+      const size_t held = (PagePool::page_cost(page->bytes) + owners - 1) / owners;
+      (p++ < sealed_ ? bytes.sealed : bytes.open) += held;
+      if (side == &k_) bytes.keys += held;
     }
     bytes.lanes += side->pages.bytes() + side->data.bytes();
   }

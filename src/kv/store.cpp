@@ -62,10 +62,11 @@ std::unique_ptr<KvStore> KvStore::fork() const {
   return std::unique_ptr<KvStore>(new KvStore(*this));
 }
 
-CacheBytes KvStore::bytes() const {
+CacheBytes KvStore::bytes(Count count) const {
   CacheBytes sum;
   for (const HeadCache& head : heads_) {
-    const CacheBytes bytes = head.bytes();
+    const CacheBytes bytes = head.bytes(count);
+    sum.keys += bytes.keys;
     sum.sealed += bytes.sealed;
     sum.open += bytes.open;
     sum.pseudo += bytes.pseudo;

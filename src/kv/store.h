@@ -49,10 +49,14 @@ class PageSummary {
 // (stored keys have it already).
 using TurnKeys = std::function<void(Mat keys, std::span<const int32_t> by)>;
 
-// What a session holds, from the allocator. Pages that forks share count once per owner's share:
-// a page with two owners counts half for each, rounded up. Lanes include the page tables.
+// How pages that several own count for one of them: by its share (of two owners each has half,
+// rounded up), so that the sum over all is what the pool has; or whole, as if it were alone.
+enum class Count { share, whole };
+
+// What a session holds, from the allocator. Lanes include the page tables.
 struct CacheBytes {
   size_t sealed = 0, open = 0, pseudo = 0, lanes = 0, summaries = 0, dropped = 0;
+  size_t keys = 0;  // of sealed and open: pages of keys; the others are of values
   size_t total() const { return sealed + open + pseudo + lanes + summaries + dropped; }
 };
 
@@ -136,7 +140,7 @@ class HeadCache {
   size_t restore_bytes(const HeadImage& image) const;
   void restore(const HeadImage& image, const PageSummary* summary);
 
-  CacheBytes bytes() const;
+  CacheBytes bytes(Count count = Count::share) const;
   // What apply and repack together may need, at worst: pages that forks share are copied, and
   // sealed rows at a cut go back to an open page.
   size_t bytes_for_apply() const;
@@ -278,7 +282,7 @@ class KvStore {
   // A fork of the first `rows` rows of every head.
   std::unique_ptr<KvStore> fork_first(int rows) const;
   int sealed_rows() const;  // of the head that has fewest
-  CacheBytes bytes() const;
+  CacheBytes bytes(Count count = Count::share) const;
 
   // What must be free in the pool before ..., at worst; after that it cannot fail.
   // ... a layer of a prompt ends: each of its heads takes `rows` more rows (fewer if a budget caps

@@ -225,6 +225,11 @@ bool PrefixCache::release(size_t bytes) {
   return dropped;
 }
 
+void PrefixCache::clear() {
+  std::erase_if(entries_, [](const auto& entry) { return entry.use_count() == 1; });
+  openings_.clear();
+}
+
 size_t PrefixCache::bytes() const {
   size_t bytes = 0;
   for (const auto& entry : entries_) {

@@ -123,6 +123,7 @@ class PrefixCache {
   // Drops entries that no prompt in flight uses, the one longest unused first, until so many bytes
   // are free. False if there was none.
   bool release(size_t bytes);
+  void clear();  // drops all of these
 
   int entries() const { return static_cast<int>(entries_.size() + openings_.size()); }
   size_t bytes() const;  // as KvStore::bytes, over all entries

@@ -11,6 +11,8 @@
 #include "apps/task_arguments.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "support/refusals.h"
+#include "support/toy_calibration.h"
 #include "tensor/kv_shape.h"
 
 namespace pith {
@@ -90,8 +92,15 @@ TEST(EvalPlan, IsRefusedByFileAndField) {
   EXPECT_NE(refusal("models: [a]", "p.yaml").find("plans are JSON"), std::string::npos);
 }
 
+const KvShape kShape{.layers = 4, .query_heads = 4, .heads = 2, .dim = 64, .width = 256};
+
+std::vector<std::string> texts(const std::vector<EvalSpec>& specs) {
+  std::vector<std::string> texts;
+  for (const EvalSpec& spec : specs) texts.push_back(spec.text);
+  return texts;
+}
+
 TEST(EvalBudgets, GoToSpecsThatTakeOneAndNameNone) {
-  const KvShape shape{.layers = 4, .query_heads = 4, .heads = 2, .dim = 64, .width = 256};
   EvalOptions options;
   options.specs = {"full",
                    "snapkv",
@@ -100,13 +109,36 @@ TEST(EvalBudgets, GoToSpecsThatTakeOneAndNameNone) {
                    "kivi:bits=4",
                    "fastkv:tsp_rate=0.3+kivi:bits=2"};
   options.budgets = "0.05,128";
-  EXPECT_EQ(specs_of(options, shape, ""),
+  EXPECT_EQ(texts(specs_of(options, kShape, "")),
             (std::vector<std::string>{
                 "full", "snapkv:budget=0.05", "snapkv:budget=128", "snapkv:window=16,budget=0.05",
                 "snapkv:window=16,budget=128", "knorm:budget=64", "kivi:bits=4",
                 "fastkv:tsp_rate=0.3,budget=0.05+kivi", "fastkv:tsp_rate=0.3,budget=128+kivi"}));
   options.budgets = "0.05,much";
-  EXPECT_THROW(specs_of(options, shape, ""), Error);
+  EXPECT_THROW(specs_of(options, kShape, ""), Error);
+}
+
+TEST(EvalBudgets, LeaveSpecsAloneThatRefuseThem) {
+  const std::string file = test::toy_calibration(kShape);
+  EvalOptions options;
+  options.specs = {"razor:heads=" + file, "full", "snapkv", "spans:calibration=" + file};
+  options.budgets = "0.05,128";
+  EXPECT_EQ(texts(specs_of(options, kShape, "")),
+            (std::vector<std::string>{"razor:heads=" + file, "full", "snapkv:budget=0.05",
+                                      "snapkv:budget=128", "spans:calibration=" + file}));
+}
+
+TEST(EvalBudgets, SayWhatIsWrongOfSpecsAndOfAmounts) {
+  const auto told = [](const char* spec, const char* budgets) {
+    return test::told_by(Errc::bad_option, [&] {
+      EvalOptions options;
+      options.specs = {"full", spec};
+      options.budgets = budgets;
+      specs_of(options, kShape, "");
+    });
+  };
+  EXPECT_NE(told("razor", "0.05").find("'heads' is missing"), std::string::npos);
+  EXPECT_NE(told("snapkv", "0.1,3").find("at least 32 rows"), std::string::npos);
 }
 
 TEST(ShellWords, AreQuotedWhereTheyHaveToBe) {

@@ -68,7 +68,7 @@ import sqlite3, sys
 new, old = sqlite3.connect(sys.argv[1]), sqlite3.connect(sys.argv[2])
 later = {"prompt_key_bytes", "prompt_value_bytes", "prompt_pseudo_bytes", "prompt_lane_bytes",
          "prompt_summary_bytes", "prompt_dropped_bytes", "key_bytes", "value_bytes", "peak_bytes",
-         "compress_seconds", "divergence", "agreement", "mass_kept"}
+         "compress_seconds", "divergence", "agreement", "mass_kept", "files"}
 columns = [c for c in new.execute("PRAGMA table_info(results)") if c[1] not in later]
 names = ", ".join(c[1] for c in columns)
 keys = ", ".join(c[1] for c in columns if c[5])
@@ -89,6 +89,43 @@ file.execute("PRAGMA user_version = 99")
 file.commit()
 PY
 refused 1 'written by a later version of pith eval' eval_pith --results "$dir/old.sqlite"
+
+# Several samples at once are answered as one after the other, and as side by side.
+for how in "--batch 3" "--jobs 3" "--jobs 2 --batch 2 --share-prompts"; do
+  eval_pith $specs --protocol both $how --json >"$dir/many" || fail "$how"
+  python3 - "$dir/a" "$dir/many" <<'PY' || fail "$how gives other results"
+import json, sys
+facts = ("protocol", "spec", "task", "score", "samples", "cache_bytes", "end_bytes", "cache_key_bytes")
+one, many = ([[row[fact] for fact in facts] for row in json.load(open(file))] for file in sys.argv[1:])
+assert one == many, (one, many)
+PY
+done
+
+# A spec that takes no budget is measured once. One whose file changes is measured again, and a
+# report shows what it was measured with last.
+"$pith" calibrate heads -m "$dir/recall.gguf" --tokens 256 --prompts 1 --repeat 60 "$dir/cal.gguf" >/dev/null 2>&1 ||
+  fail "calibrate heads"
+razor() {
+  eval_pith --kv full --kv "razor:heads=$dir/cal.gguf" --kv knorm --budget 0.1,0.2 \
+    --results "$dir/files.sqlite" --json >"$dir/$1" || fail "a spec with a file"
+}
+counted() {  # SQL
+  python3 -c 'import sqlite3, sys
+print(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone()[0])' "$dir/files.sqlite" "$1"
+}
+razor before
+json "$dir/before" 'len({r["spec"] for r in j}) == 4'
+rows=$(counted "SELECT count(*) FROM results")
+razor again
+cmp -s "$dir/before" "$dir/again" || fail "the same file was measured again"
+"$pith" calibrate heads -m "$dir/recall.gguf" --tokens 256 --prompts 1 --repeat 60 -s 9 "$dir/new.gguf" \
+  >/dev/null 2>&1 && mv "$dir/new.gguf" "$dir/cal.gguf" || fail "calibrate heads again"
+razor changed
+[ "$(counted "SELECT count(*) FROM results")" = $((rows + rows / 4)) ] ||
+  fail "of $rows rows, not those of one spec were measured again"
+"$pith" eval --results "$dir/files.sqlite" --report-only --json >"$dir/shown" || fail "--report-only"
+json "$dir/shown" 'len(j) == 12 and all(r["samples"] in (2, 4) for r in j)'
+cmp -s "$dir/changed" "$dir/again" && fail "times of a new measurement are those of the old one"
 
 # As many sessions at once as fit: where one of the full cache does, several of the smaller one do.
 full=$(python3 -c 'import json, sys; print(max(r["end_bytes"] for r in json.load(open(sys.argv[1]))))' \

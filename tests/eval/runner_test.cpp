@@ -133,15 +133,119 @@ TEST_F(SampleRunnerTest, TellsKeysFromValuesAndTheCompressionFromTheRest) {
     for (const Outcome& outcome : run(spec, Protocol::aware)) {
       const size_t pages = outcome.prompt_bytes.sealed + outcome.prompt_bytes.open;
       if (spec.starts_with("kivi"))
-        EXPECT_LT(outcome.prompt_key_bytes, pages / 2);
+        EXPECT_LT(outcome.prompt_bytes.keys, pages / 2);
       else
-        EXPECT_EQ(outcome.prompt_key_bytes, pages / 2);
-      EXPECT_GT(outcome.prompt_key_bytes, 0u);
-      EXPECT_GE(outcome.end_key_bytes, outcome.prompt_key_bytes);
+        EXPECT_EQ(outcome.prompt_bytes.keys, pages / 2);
+      EXPECT_GT(outcome.prompt_bytes.keys, 0u);
+      EXPECT_GE(outcome.end_bytes.keys, outcome.prompt_bytes.keys);
       EXPECT_GE(outcome.peak_bytes, outcome.end_bytes.total() + engine.scratch_bytes());
       EXPECT_GT(outcome.compress_seconds, 0);
       EXPECT_LT(outcome.compress_seconds, outcome.first_seconds);
     }
+}
+
+// Beside the prompt that is kept for others, beside forks, and beside what an earlier spec left.
+TEST_F(SampleRunnerTest, CountsWhatIsSharedAsIfEverySessionWereAlone) {
+  EngineOptions options = test::tiny_options(1);
+  options.reuse_prefixes = true;
+  Engine sharing(test::loaded_tiny_model("llama"), options);
+  SampleRunner beside(sharing, std::nullopt);
+  for (const Protocol protocol : {Protocol::aware, Protocol::agnostic})
+    for (const char* const spec : {"full", "kivi:bits=2,value_bits=4", "quest:pages=4", kSpec}) {
+      const std::vector<Outcome> alone = run(spec, protocol);
+      for (int again = 0; again < 2; ++again) {
+        const std::vector<Outcome> shared =
+            beside.run(little_sample(), spec, protocol, Monitor::silent());
+        for (size_t i = 0; i < alone.size(); ++i)
+          for (const auto held : {&Outcome::prompt_bytes, &Outcome::end_bytes}) {
+            const CacheBytes &one = alone[i].*held, &other = shared[i].*held;
+            for (const auto part : {&CacheBytes::sealed, &CacheBytes::open, &CacheBytes::keys,
+                                    &CacheBytes::lanes, &CacheBytes::summaries})
+              EXPECT_EQ(one.*part, other.*part)
+                  << spec << ' ' << protocol_name(protocol) << ' ' << i << ' ' << again;
+          }
+      }
+    }
+  EXPECT_GT(sharing.prefixes()->stats().rows_shared, 0);
+}
+
+// Of different lengths, with further turns and without; some are over before others.
+std::vector<Sample> several_samples() {
+  std::vector<Sample> samples(4, little_sample());
+  samples[1].context += samples[1].context;
+  samples[1].max_new_tokens = 11;
+  samples[2].turns = true;
+  samples[2].questions.push_back({"What of line 11?", " It says", {"nothing"}, {}});
+  samples[3].max_new_tokens = 1;
+  return samples;
+}
+
+void expect_same(const Outcome& one, const Outcome& other) {
+  EXPECT_EQ(one.question, other.question);
+  EXPECT_EQ(one.output, other.output);
+  EXPECT_EQ(one.score, other.score);
+  EXPECT_EQ(one.prompt_tokens, other.prompt_tokens);
+  EXPECT_EQ(one.generated_tokens, other.generated_tokens);
+  EXPECT_EQ(one.prompt_bytes.total(), other.prompt_bytes.total());
+  EXPECT_EQ(one.end_bytes.total(), other.end_bytes.total());
+  EXPECT_EQ(one.divergence, other.divergence);
+  EXPECT_EQ(one.agreement, other.agreement);
+  EXPECT_EQ(one.mass_kept, other.mass_kept);
+}
+
+TEST_F(SampleRunnerTest, AnswersTheSameInBatches) {
+  const std::vector<Sample> samples = several_samples();
+  std::vector<const Sample*> asked;
+  for (const Sample& sample : samples) asked.push_back(&sample);
+  for (const Protocol protocol : {Protocol::aware, Protocol::agnostic}) {
+    std::vector<FullAnswers> alone(4), batched(4);
+    for (const std::string spec : {"full", kSpec, "kivi", "h2o:budget=40,reduce_every=2"}) {
+      std::vector<std::vector<Outcome>> one;
+      std::vector<Watch> watches;
+      for (size_t i = 0; i < samples.size(); ++i) {
+        Watch watch{.record = &alone[i]};
+        watches.push_back({.record = &batched[i]});
+        if (spec != "full") {
+          watch = {.compare = &alone[i], .mass = true};
+          watches.back() = {.compare = &batched[i], .mass = true};
+        }
+        one.push_back(runner.run(samples[i], spec, protocol, Monitor::silent(), watch));
+      }
+      for (const int together : {2, 3, 100}) {
+        if (spec == "full") batched.assign(4, {});
+        const auto many = runner.run(asked, spec, protocol, Monitor::silent(), watches, together);
+        ASSERT_EQ(many.size(), one.size());
+        for (size_t i = 0; i < one.size(); ++i) {
+          ASSERT_EQ(many[i].size(), one[i].size());
+          for (size_t question = 0; question < one[i].size(); ++question)
+            expect_same(one[i][question], many[i][question]);
+        }
+      }
+    }
+    for (size_t i = 0; i < alone.size(); ++i)
+      for (size_t question = 0; question < alone[i].answers.size(); ++question) {
+        EXPECT_EQ(alone[i].answers[question].tokens, batched[i].answers[question].tokens);
+        EXPECT_EQ(alone[i].answers[question].logits, batched[i].answers[question].logits);
+      }
+  }
+}
+
+TEST_F(SampleRunnerTest, AnswersFewerTogetherWhereMemoryIsShort) {
+  const std::vector<Sample> samples = several_samples();
+  const Sample* const asked[] = {&samples[0], &samples[1], &samples[2]};
+  size_t most = 0;
+  std::vector<std::vector<Outcome>> alone;
+  for (const Sample* sample : asked) {
+    alone.push_back(runner.run(*sample, "full", Protocol::aware, Monitor::silent()));
+    most = std::max(most, engine.pool().peak_bytes());
+  }
+  Engine small(test::loaded_tiny_model("llama"), test::tiny_options(1, 512, most + most / 4));
+  const auto together = SampleRunner(small, std::nullopt)
+                            .run(asked, "full", Protocol::aware, Monitor::silent(), {}, 100);
+  EXPECT_EQ(together.size(), alone.size());
+  for (size_t i = 0; i < alone.size(); ++i)
+    for (size_t question = 0; question < alone[i].size(); ++question)
+      expect_same(alone[i][question], together[i][question]);
 }
 
 TEST_F(SampleRunnerTest, CountsTheSessionsThatALimitHolds) {
