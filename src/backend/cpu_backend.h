@@ -11,6 +11,7 @@ namespace pith {
 // How weights in blocks (every format but F32, F16 and BF16) meet activations. int8: activations
 // are coded in 8 bits too and products are sums of integers, several times faster; f32: everything
 // is a float, the reference that docs/numerics.md measures int8 against.
+// So do rows of prompts meet F16 and BF16 weights, in 14 bits, where the target is faster that way.
 // With f32, prompt attention is in floats too.
 enum class MatmulForm : uint8_t { int8, f32 };
 
