@@ -335,6 +335,16 @@ inline void attend_chunk(const TileJob& job, const KeyBlock& b, const TileMemory
   if (job.v) add_values(job, m, rows, seen, out);
 }
 
+// Asks for rows [from, to) of the keys, and of the values, ahead of their use.
+inline void fetch_rows(const TileJob& job, bool values, int64_t from, int64_t to) {
+  constexpr int kLine = 16;  // floats
+  for (int64_t r = from; r < to && r < job.keys; ++r)
+    for (int d = 0; d < job.dim; d += kLine) {
+      __builtin_prefetch(job.k + r * job.kv_stride + d, 0, 2);
+      if (values) __builtin_prefetch(job.v + r * job.kv_stride + d, 0, 2);
+    }
+}
+
 // Calls chunk(block, memory, row, rows) for every block and every run of query rows that sees it.
 template <class Memory, class Chunk>
 inline void visit_keys(const TileJob& job, bool values, Chunk chunk) {
@@ -346,9 +356,15 @@ inline void visit_keys(const TileJob& job, bool values, Chunk chunk) {
     if (b.first >= b.last) continue;
     load_keys(job, b, m);
     if (values) load_values(job, b, m);
-    const int end = b.last * job.heads;
-    for (int row = b.first * job.heads; row < end; row += kChunk)
+    const int begin = b.first * job.heads, end = b.last * job.heads;
+    const int64_t next = row0 + kKeyBlock;
+    for (int row = begin; row < end; row += kChunk) {
+      const auto share = [&](int at) {
+        return next + int64_t{kKeyBlock} * (lesser(at, end) - begin) / (end - begin);
+      };
+      fetch_rows(job, values, share(row), share(row + kChunk));
       chunk(b, m, row, end - row < kChunk ? end - row : kChunk);
+    }
   }
 }
 

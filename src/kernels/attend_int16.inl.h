@@ -30,7 +30,7 @@ inline float most_key(int dim) {
 struct Int16Memory : ChunkMemory {
   float* q;        // [queries * heads, dim / 2] pairs of codes; words are only moved as floats
   float* q_unit;   // [queries * heads], scaled
-  float* codes;    // [kKeyBlock, dim / 2] of keys, then of values, before they are put in panels
+  float* codes;    // [kKeyBlock, dim / 2] of keys, before they are put in panels
   float* keys;     // [kKeyBlock / kPanel, dim / 2, kPanel] pairs along dim
   float* k_unit;   // [kKeyBlock]
   float* values;   // [panels of dim, kKeyBlock / 2, kPanel] pairs of rows `lanes` apart
@@ -47,20 +47,46 @@ inline int64_t int16_scratch(int64_t rows, int dim) {
          kChunkFloats;
 }
 
-// n numbers to nearest in units of their largest / `most`. Returns the unit; NaN, with codes of
-// zero, if any number is not finite.
-inline float code16(const float* x, int n, float most, void* to) {
-  Vec odd = Vec::zero();
-  for (int i = 0; i < n; i += Vec::lanes)
-    odd = mul_add(n - i < Vec::lanes ? Vec::load_part(x + i, n - i) : Vec::load(x + i), Vec::zero(),
-                  odd);
-  const float size = largest_size(x, n), none = sum(odd);
-  if (!(none == 0) || size < kLeastSize) {
-    __builtin_memset(to, 0, 2 * static_cast<size_t>(n));
-    return none;
+// A row's numbers times `scale` are codes of at most `most`, whose unit is `unit`. Both are zero
+// for numbers too small to code. The unit is NaN, and codes are anything, if a number is not
+// finite.
+struct Coding {
+  float scale, unit;
+};
+
+inline Coding coding16(const float* x, int n, float most) {
+  Vec odd = Vec::zero(), top = Vec::zero();
+  for (int i = 0; i < n; i += Vec::lanes) {
+    const Vec y = n - i < Vec::lanes ? Vec::load_part(x + i, n - i) : Vec::load(x + i);
+    odd = mul_add(y, Vec::zero(), odd);
+    top = max(abs(y), top);
   }
-  to_int16(x, n, most / size, to);
-  return size / most;
+  const float size = largest(top), none = sum(odd);
+  if (!(none == 0) || size < kLeastSize) return {0, none};
+  return {most / size, size / most};
+}
+
+// Codes of 16 bits side by side: those of `low` in the lower halves.
+inline IVec code_pairs(Vec low, Vec low_scale, Vec high, Vec high_scale) {
+  const Vec round = Vec::all(0x1.8p23f);  // the integer is in the low bits then
+  return (bits(mul_add(low, low_scale, round)) & IVec::all(0xffff)) |
+         shift_left<16>(bits(mul_add(high, high_scale, round)));
+}
+
+// dim numbers as dim / 2 pairs of codes: number i beside number i + dim / 2. Returns the unit.
+inline float code_row(const float* x, int dim, float most, float* to) {
+  const auto [scale, unit] = coding16(x, dim, most);
+  const Vec factor = Vec::all(scale);
+  const int pairs = dim / 2;
+  int i = 0;
+  for (; i + Vec::lanes <= pairs; i += Vec::lanes)
+    store(to + i,
+          from_bits(code_pairs(Vec::load(x + i), factor, Vec::load(x + pairs + i), factor)));
+  if (const int part = pairs - i; part > 0)
+    store_part(to + i, part,
+               from_bits(code_pairs(Vec::load_part(x + i, part), factor,
+                                    Vec::load_part(x + pairs + i, part), factor)));
+  return unit;
 }
 
 inline void lay_out(const TileJob& job, Int16Memory& m) {
@@ -79,48 +105,44 @@ inline void lay_out(const TileJob& job, Int16Memory& m) {
   lay_out_chunk(m.share + line_up(kChunk), m);
   for (int64_t r = 0; r < rows; ++r)
     m.q_unit[r] =
-        job.scale * code16(job.q + r / job.heads * job.q_row_stride + r % job.heads * job.dim,
-                           job.dim, kMostQuery, m.q + r * pairs);
+        job.scale * code_row(job.q + r / job.heads * job.q_row_stride + r % job.heads * job.dim,
+                             job.dim, kMostQuery, m.q + r * pairs);
 }
 
 inline void load_keys(const TileJob& job, const KeyBlock& b, const Int16Memory& m) {
   const int pairs = job.dim / 2;
   const float most = most_key(job.dim);
   for (int r = 0; r < kKeyBlock; ++r)
-    m.k_unit[r] = r < b.rows ? code16(job.k + (b.row0 + r) * job.kv_stride, job.dim, most,
-                                      m.codes + r * pairs)
+    m.k_unit[r] = r < b.rows ? code_row(job.k + (b.row0 + r) * job.kv_stride, job.dim, most,
+                                        m.codes + r * pairs)
                              : 0;
   transpose_rows(m.codes, pairs, b.rows, pairs, m.keys);
   load_positions(job, b, m);
 }
 
 inline void load_values(const TileJob& job, const KeyBlock& b, const Int16Memory& m) {
-  const int pairs = job.dim / 2;
+  float scale[kKeyBlock];
   for (int r = 0; r < kKeyBlock; ++r) {
-    float* codes = m.codes + r * pairs;
-    if (r < b.rows) {
-      m.v_unit[r] = code16(job.v + (b.row0 + r) * job.kv_stride, job.dim, kMostValue, codes);
-    } else {
-      m.v_unit[r] = 0;
-      __builtin_memset(codes, 0, sizeof(float) * static_cast<size_t>(pairs));
-    }
+    const Coding coding =
+        r < b.rows ? coding16(job.v + (b.row0 + r) * job.kv_stride, job.dim, kMostValue) : Coding{};
+    scale[r] = coding.scale;
+    m.v_unit[r] = coding.unit;
   }
-  const auto* first = reinterpret_cast<const char*>(m.codes);
-  const int64_t row_bytes = int64_t{4} * pairs;
   for (int i = 0; i < kKeyBlock / 2; ++i) {
     const int row = i / Vec::lanes * 2 * Vec::lanes + i % Vec::lanes;
-    if (row >= b.rows) continue;  // their weights are zero
-    const char* low = first + row * row_bytes;
-    const char* high = low + Vec::lanes * row_bytes;
-    for (int d = 0; d < job.dim; d += kPanel) {
-      float* to = m.values + (static_cast<int64_t>(d) * (kKeyBlock / 2) + i * kPanel);
-      const int columns = lesser(kPanel, job.dim - d);
-      for (int c = 0; c < columns; ++c) {
-        uint16_t two[2];
-        __builtin_memcpy(two, low + 2 * (d + c), 2);
-        __builtin_memcpy(two + 1, high + 2 * (d + c), 2);
-        __builtin_memcpy(to + c, two, 4);
-      }
+    if (row >= b.rows) break;  // weights of rows that are not there are zero
+    const int other = row + Vec::lanes < b.rows ? row + Vec::lanes : row;
+    const float* low = job.v + (b.row0 + row) * job.kv_stride;
+    const float* high = job.v + (b.row0 + other) * job.kv_stride;
+    const Vec low_scale = Vec::all(scale[row]), high_scale = Vec::all(scale[other]);
+    float* to = m.values + static_cast<int64_t>(i) * kPanel;
+    for (int d = 0; d < job.dim; d += Vec::lanes) {
+      const int part = job.dim - d;
+      const bool whole = part >= Vec::lanes;
+      store(to + static_cast<int64_t>(d / kPanel) * kPanel * (kKeyBlock / 2) + d % kPanel,
+            from_bits(code_pairs(
+                whole ? Vec::load(low + d) : Vec::load_part(low + d, part), low_scale,
+                whole ? Vec::load(high + d) : Vec::load_part(high + d, part), high_scale)));
     }
   }
 }
@@ -250,7 +272,6 @@ inline void weigh(const Int16Memory& m, int rows, int width, const float* v_unit
   }
   reduce_lanes(sums, rows, total, [](Vec a, Vec b) { return a + b; });
   reduce_lanes(most, rows, size, [](Vec a, Vec b) { return max(a, b); });
-  const Vec round = Vec::all(0x1.8p23f);
   for (int r = 0; r < rows; ++r) {
     const float* w = m.p + r * kKeyBlock;
     float* to = m.weights + r * (kKeyBlock / 2);
@@ -258,9 +279,7 @@ inline void weigh(const Int16Memory& m, int rows, int width, const float* v_unit
 #pragma GCC unroll 4
     for (int i = 0; i < kVecs; i += 2) {
       const Vec a = Vec::load(w + i * Vec::lanes), b = Vec::load(w + (i + 1) * Vec::lanes);
-      const IVec low = bits(mul_add(a, inverse, round)) & IVec::all(0xffff);
-      const IVec high = shift_left<16>(bits(mul_add(b, inverse, round)));
-      store(to + i / 2 * Vec::lanes, from_bits(low | high));
+      store(to + i / 2 * Vec::lanes, from_bits(code_pairs(a, inverse, b, inverse)));
     }
   }
 }
@@ -324,16 +343,36 @@ inline void move_states(const Int16Memory& m, float* state_max, int rows) {
   }
 }
 
+// Whether products are logits as they are: every row of the chunk sees every key of a full block.
+inline bool sees_all(const TileJob& job, const KeyBlock& b, int row, int rows) {
+  return job.softcap <= 0 && !job.alibi && b.rows == kKeyBlock &&
+         b.row0 + kKeyBlock - 1 <= job.first_row + row / job.heads &&
+         !behind(job, (row + rows - 1) / job.heads, b.row0);
+}
+
+inline Vec most_lanes(const float* x) {
+  Vec most = Vec::load(x);
+#pragma GCC unroll 4
+  for (int c = Vec::lanes; c < kKeyBlock; c += Vec::lanes) most = max(Vec::load(x + c), most);
+  return most;
+}
+
 inline void attend_chunk(const TileJob& job, const KeyBlock& b, const Int16Memory& m, int row,
                          int rows) {
   int width = 0;
   load_logits(job, b, m, row, rows, width);
+  const bool plain = sees_all(job, b, row, rows);
   float* out[kChunk];
   alignas(64) RowLanes most;
+  int i = row / job.heads, head = row % job.heads;
   for (int r = 0; r < rows; ++r) {
-    const int i = (row + r) / job.heads, head = (row + r) % job.heads;
-    store(most[r], finish_lanes(job, b, m, row + r, width, m.p + r * kKeyBlock));
+    float* x = m.p + r * kKeyBlock;
+    store(most[r], plain ? most_lanes(x) : finish_lanes(job, b, m, row + r, width, x));
     if (job.v) out[r] = job.out + i * job.out_row_stride + static_cast<int64_t>(head) * job.dim;
+    if (++head == job.heads) {
+      head = 0;
+      ++i;
+    }
   }
   reduce_lanes(most, rows, m.here, [](Vec x, Vec y) { return max(x, y); });
   move_states(m, job.max + row, rows);
