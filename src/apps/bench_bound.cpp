@@ -2,17 +2,23 @@
 
 #include <algorithm>
 
+#include "kernels/kernels.h"
 #include "tensor/dtype.h"
 
 namespace pith {
 namespace {
 
-// `rows` activation rows meet a matrix.
-void add_matrix(const WeightMatrix& w, double rows, MatmulForm form, Work& work) {
+// `rows` activation rows meet a matrix, of a prompt if `reading` (Backend::matmul_prompt).
+void add_matrix(const WeightMatrix& w, double rows, MatmulForm form, bool reading, Work& work) {
   if (!w) return;
   const double products = rows * static_cast<double>(w.rows) * static_cast<double>(w.cols);
-  const bool coded = form == MatmulForm::int8 && traits(w.dtype).block_elements > 1;
-  (coded ? work.byte_products : work.float_products) += products;
+  const bool blocks = traits(w.dtype).block_elements > 1;
+  const bool halves = reading && active_kernels().codes_halves &&
+                      (w.dtype == DType::f16 || w.dtype == DType::bf16) && w.cols % 32 == 0;
+  if (form == MatmulForm::int8 && (blocks || halves))
+    (blocks ? work.byte_products : work.word_products) += products;
+  else
+    work.float_products += products;
 }
 
 double bytes_of(const WeightMatrix& w) {
@@ -60,11 +66,11 @@ void PromptWork::attended(int layer, const DenseAttention& job) {
   const LayerWeights& w = model_.weights().layers[static_cast<size_t>(layer)];
   if (layer != layer_ || job.first_row < next_row_)  // keys and values of all its rows
     for (const WeightMatrix& m : {w.wk, w.wv})
-      add_matrix(m, static_cast<double>(job.k.dim[1]), form_, work_);
+      add_matrix(m, static_cast<double>(job.k.dim[1]), form_, true, work_);
   layer_ = layer;
   next_row_ = job.first_row + job.q.dim[0];
   for (const WeightMatrix& m : {w.wq, w.wo, w.gate, w.up, w.down})
-    add_matrix(m, static_cast<double>(job.q.dim[0]), form_, work_);
+    add_matrix(m, static_cast<double>(job.q.dim[0]), form_, true, work_);
 
   const int64_t heads = job.k.dim[0];
   int64_t seen = 0;
@@ -80,7 +86,7 @@ void PromptWork::attended(int layer, const DenseAttention& job) {
 
 Work PromptWork::work() const {
   Work work = work_;
-  add_matrix(model_.weights().unembedding, 1, form_, work);
+  add_matrix(model_.weights().unembedding, 1, form_, false, work);
   work.read_bytes = weight_bytes(model_);
   return work;
 }
@@ -91,8 +97,8 @@ Work token_work(const Model& model, MatmulForm form, const KvStore& store, Quant
   work.read_bytes = weight_bytes(model);
   for (const LayerWeights& w : model.weights().layers)
     for (const WeightMatrix& m : {w.wq, w.wk, w.wv, w.wo, w.gate, w.up, w.down})
-      add_matrix(m, 1, form, work);
-  add_matrix(model.weights().unembedding, 1, form, work);
+      add_matrix(m, 1, form, false, work);
+  add_matrix(model.weights().unembedding, 1, form, false, work);
   if (!reads_all) return work;
   const KvShape& shape = model.config().shape;
   const CacheBytes bytes = store.bytes();

@@ -237,7 +237,7 @@ std::function<int()> setup(Arguments& arguments) {
       .option("--jobs", options->jobs, "N",
               "samples that are worked on side by side, each with its part of the threads: faster "
               "with small models; times are those of such a part")
-      .between(1, 256);
+      .between(1, kMostJobs);
   arguments.section("What samples are made of");
   arguments
       .option("--haystack", options->haystack, "FILE", "text to hide things in; without, our own")

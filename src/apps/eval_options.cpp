@@ -69,7 +69,7 @@ class PlanReader {
     numbers("seeds", "--seeds", 0, options_.seeds);
     number("samples", "--samples", 0, options_.samples);
     number("batch", "--batch", 1, options_.batch);
-    number("jobs", "--jobs", 1, options_.jobs);
+    number("jobs", "--jobs", 1, options_.jobs, kMostJobs);
     number("context", "--ctx-size", 0, options_.engine.context);
     word("protocol", "--protocol", {"agnostic", "aware", "both"}, options_.protocol);
     word("matmul", "--matmul", {"int8", "f32"}, options_.engine.matmul);
@@ -147,12 +147,17 @@ class PlanReader {
     const auto number = value.get<uint64_t>();
     return number < low || number > high ? std::nullopt : std::optional(number);
   }
-  void number(const char* field, const char* flag, uint64_t low, int& into) {
+  void number(const char* field, const char* flag, uint64_t low, int& into,
+              int high = std::numeric_limits<int>::max()) {
     const Json* const value = find(field, flag);
     if (!value) return;
-    const auto number = whole(*value, low, std::numeric_limits<int>::max());
+    const auto number = whole(*value, low, static_cast<uint64_t>(high));
     if (!number)
-      mistyped(field, low > 0 ? "a whole number above 0" : "a whole number that is not negative",
+      mistyped(field,
+               high < std::numeric_limits<int>::max()
+                   ? "a whole number from " + std::to_string(low) + " to " + std::to_string(high)
+               : low > 0 ? "a whole number above 0"
+                         : "a whole number that is not negative",
                *value);
     into = static_cast<int>(*number);
   }

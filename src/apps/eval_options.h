@@ -11,6 +11,8 @@
 
 namespace pith {
 
+inline constexpr int kMostJobs = 256;
+
 struct EvalOptions {
   std::string plan;
   EngineArguments engine;  // its model is one of these

@@ -156,6 +156,8 @@ void Evaluation::note_flags(EvalResults& results) const {
   add("--haystack", options_.haystack);
   add("--questions", options_.questions);
   if (options_.share) flags += " --share-prompts";
+  if (options_.batch > 1) add("--batch", std::to_string(options_.batch));
+  if (options_.jobs > 1) add("--jobs", std::to_string(options_.jobs));
   const std::string& digest = config().digest;
   results.note_flags(digest, settings_, flags);
   for (const EvalSpec& spec : specs_) results.note_files(digest, spec.text, spec.files);

@@ -38,8 +38,9 @@ void CpuBackend::matmul(ConstMat x, const WeightMatrix& w, Mat out) {
 }
 
 void CpuBackend::matmul_prompt(ConstMat x, const WeightMatrix& w, Mat out) {
-  const bool halves = (w.dtype == DType::f16 || w.dtype == DType::bf16) && w.cols % 32 == 0;
-  multiply(x, w, out, traits(w.dtype).block_elements > 1 || (halves && table_.codes_halves));
+  const bool halves = table_.codes_halves && (w.dtype == DType::f16 || w.dtype == DType::bf16) &&
+                      w.cols > 0 && w.cols % 32 == 0;
+  multiply(x, w, out, halves || traits(w.dtype).block_elements > 1);
 }
 
 void CpuBackend::multiply(ConstMat x, const WeightMatrix& w, Mat out, bool coded) {

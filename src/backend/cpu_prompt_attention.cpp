@@ -8,7 +8,7 @@
 namespace pith {
 namespace {
 
-constexpr int64_t kTaskRows = 1024;    // query rows of one task: the keys' packing costs 5 % then
+constexpr int64_t kTaskRows = 2048;    // query rows of one task, for which keys are packed once
 constexpr int64_t kLeastQueries = 16;  // of one task
 constexpr int64_t kCachedRows = 256;   // rows of earlier turns that are decoded at a time
 constexpr int64_t kMassKeys = 2048;    // keys of one task that gathers what they receive

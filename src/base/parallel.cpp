@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
+#include <optional>
 #include <sched.h>
 #include <tbb/blocked_range.h>
 #include <tbb/global_control.h>
@@ -47,13 +49,36 @@ int usable_cores() {
 
 thread_local bool inside = false;
 
+// The scheduler's limit is the process's, and of several the smallest holds: there is one, with
+// room for the workers of all arenas. It lets `-t` exceed the number of cores.
+class Workers {
+ public:
+  static void add(int workers, int arenas) {
+    static Workers& all = *new Workers;  // outlives every arena
+    const std::lock_guard lock(all.lock_);
+    all.workers_ += workers;
+    all.arenas_ += arenas;
+    all.allowed_.reset();
+    if (all.arenas_ > 0)
+      all.allowed_.emplace(tbb::global_control::max_allowed_parallelism,
+                           static_cast<size_t>(all.workers_) + 1);
+  }
+
+ private:
+  std::mutex lock_;
+  int workers_ = 0, arenas_ = 0;
+  std::optional<tbb::global_control> allowed_;
+};
+
 }  // namespace
 
 struct Threads::Arena {
-  explicit Arena(int count)
-      : allowed(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(count)),
-        tasks(count) {}
-  tbb::global_control allowed;  // lets `-t` exceed the number of cores
+  explicit Arena(int count) : workers(count - 1), tasks(count) { Workers::add(workers, 1); }
+  ~Arena() { Workers::add(-workers, -1); }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  int workers;  // beside the caller
   tbb::task_arena tasks;
 };
 

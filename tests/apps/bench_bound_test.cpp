@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/kernels.h"
 #include "policy/registry.h"
 #include "runtime/engine.h"
 #include "runtime/forward.h"
@@ -33,6 +34,27 @@ TEST(BenchBound, CountsTheMultiplyAddsOfAPromptAndNoneThatAMethodSaves) {
     EXPECT_GT(products(work.work()), before);
     before = products(work.work());
   }
+}
+
+TEST(BenchBound, ChargesPromptsOfHalvesForIntegersWhereTheyAreMetAsSuch) {
+  TinyModel tiny;
+  tiny.ffn_width = 64;
+  tiny.dtype = DType::f16;
+  const auto model = Model::load(write_tiny_model(tiny));
+  const KvShape& shape = model->config().shape;
+  MeterBackend meter;
+  PagePool pool(size_t{64} << 20);
+  Forward forward(*model, meter, 64);
+  Session session(shape, make_policy("full", shape), pool, {});
+  PromptWork work(*model, MatmulForm::int8);
+  session.observer = &work;
+  session.feed(tiny_tokens(tiny, 100));
+  while (session.prefill) ASSERT_NE(forward.prefill_tile(session), Progress::starved);
+  const double last_row = double{1} * tiny.vocab * tiny.width;
+  const double layers = static_cast<double>(meter.prompt_products);
+  EXPECT_EQ(work.work().float_products,
+            active_kernels().codes_halves ? last_row : last_row + layers);
+  EXPECT_EQ(products(work.work()), static_cast<double>(meter.products));
 }
 
 TEST(BenchBound, ChargesATokenForWeightsAndTheRowsOfTheCache) {

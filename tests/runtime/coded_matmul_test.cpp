@@ -156,6 +156,36 @@ TEST_P(TrainedCodes, DivergeFromTheFloatFormByWhatTheDocsSay) {
   EXPECT_LE(largest, GetParam().largest);
 }
 
+TEST(PromptMatmul, IsOfLayersThatReadAPromptNeitherOfTheUnembeddingNorOfGeneratedTokens) {
+  TinyModel tiny;
+  tiny.ffn_width = 64;
+  tiny.dtype = DType::f16;
+  const auto model = Model::load(write_tiny_model(tiny));
+  const KvShape& shape = model->config().shape;
+  int64_t weights = 0, read = 0;  // the last layer needs keys and values, and one row of the rest
+  for (const LayerWeights& w : model->weights().layers) {
+    const bool last = &w == &model->weights().layers.back();
+    for (const WeightMatrix& m : {w.wk, w.wv, w.wq, w.wo, w.gate, w.up, w.down}) {
+      const bool cached = m.data == w.wk.data || m.data == w.wv.data;
+      weights += m.rows * m.cols;
+      read += m.rows * m.cols * (last && !cached ? 1 : 100);
+    }
+  }
+  MeterBackend meter;
+  PagePool pool(size_t{64} << 20);
+  Forward forward(*model, meter, 64);
+  Session session(shape, make_policy("full", shape), pool, {});
+  session.feed(tiny_tokens(tiny, 100));
+  while (forward.prefill_tile(session) == Progress::more) continue;
+  EXPECT_EQ(meter.prompt_products, read);
+  meter.products = meter.prompt_products = 0;
+  Session* const sessions[] = {&session};
+  const int32_t token[] = {1};
+  ASSERT_EQ(forward.decode_step(sessions, token), Progress::done);
+  EXPECT_EQ(meter.prompt_products, 0);
+  EXPECT_EQ(meter.products, weights + int64_t{1} * tiny.vocab * tiny.width);
+}
+
 TEST(PromptAttention, IsSummedInIntegersInModelsWhoseWeightsAreNotF32) {
   for (const DType dtype : {DType::f32, DType::f16, DType::q8_0}) {
     TinyModel tiny;

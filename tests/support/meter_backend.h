@@ -17,6 +17,7 @@ namespace pith::test {
 class MeterBackend final : public Backend {
  public:
   int64_t products = 0;                      // since somebody set it to 0
+  int64_t prompt_products = 0;               // those with rows of prompts among them
   int64_t widest_tile = 0;                   // rows of one product
   int64_t integer_jobs = 0, float_jobs = 0;  // attention of prompts, by what it may sum
 
@@ -26,6 +27,10 @@ class MeterBackend final : public Backend {
   void matmul(ConstMat x, const WeightMatrix& w, Mat) override {
     products += x.dim[0] * w.rows * w.cols;
     widest_tile = std::max(widest_tile, x.dim[0]);
+  }
+  void matmul_prompt(ConstMat x, const WeightMatrix& w, Mat out) override {
+    prompt_products += x.dim[0] * w.rows * w.cols;
+    matmul(x, w, out);
   }
   void attend(const DenseAttention& job) override {
     const int64_t rows = job.q.dim[0];
