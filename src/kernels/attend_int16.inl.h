@@ -2,7 +2,7 @@
 // twice as many products as one of floats, and sums are exact. Queries have 13 bits, keys what is
 // left of 31 for the sum over dim (14 bits at 64, 13 at 128), values 12, each row with a unit of
 // its own; weights have 14 bits below the largest of their query and block. docs/numerics.md has
-// what that costs. Nothing depends on rows that a query does not see.
+// what that costs. Nothing depends on finite rows that a query does not see.
 //
 //   logits = q k^T * unit of q * unit of k
 //   w = exp(logits - max of the block) * units of v, as integers below their largest

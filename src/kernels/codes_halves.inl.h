@@ -16,7 +16,7 @@ namespace PITH_TARGET {
 constexpr int kMostPair = 8191;
 static_assert(int64_t{kMostPair} * kMostPair * kGroup < (int64_t{1} << 31));
 
-// Blocks of smaller weights count as zeros, so that reciprocals are finite.
+// Units of blocks of smaller weights are those of this one, so that reciprocals are finite.
 constexpr float kLeastPair = 0x1p-110f;
 
 template <class Format>

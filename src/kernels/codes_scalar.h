@@ -91,7 +91,6 @@ inline Vec halves_of(const std::byte* const* rows, size_t offset) {
   return Vec::load_f16(reinterpret_cast<const std::byte*>(half));
 }
 
-// Sixteen signed bytes to 16 bits each.
 // from [lanes][8] to [8] vectors.
 inline void across(const float (*from)[8], Vec* to) {
   for (int g = 0; g < 8; ++g) {
@@ -101,6 +100,7 @@ inline void across(const float (*from)[8], Vec* to) {
   }
 }
 
+// Sixteen signed bytes to 16 bits each.
 inline void widen_i16(const std::byte* from, std::byte* to) {
   int16_t wide[16];
   for (int i = 0; i < 16; ++i) wide[i] = static_cast<int8_t>(from[i]);

@@ -68,7 +68,7 @@ struct Packed {
   static constexpr int kBits = Bits, kOffset = Offset;
 };
 
-// Where `raw` reads: the bytes of one block. The integer kernels have sources of two.
+// Where `raw` reads: the bytes of one block. The integer kernels have sources of several.
 struct OneRow {
   const std::byte* block;
   Bytes load(size_t offset) const { return Bytes::load(block + offset); }

@@ -4,7 +4,7 @@
 //
 // The vocabulary of the *.inl.h kernels; each vec_*.h spells all of it anew:
 //   Vec    `lanes` floats       IVec   as many int32       Mask   as many truth values
-//   Bytes  sixteen bytes on every target: the codes of quantised weights before they are widened
+//   Bytes  sixteen bytes, or sixteens side by side: codes of weights before they are widened
 // Loads and stores need no alignment. *_part moves the first n < lanes values only; the lanes
 // behind them read as zero. max, min: the second operand where either is NaN.
 #pragma once
