@@ -14,6 +14,7 @@
 #include "backend/cpu_backend.h"
 #include "base/random.h"
 #include "base/roofline.h"
+#include "kernels/kernels.h"
 #include "tensor/half.h"
 #include "tensor/view.h"
 
@@ -72,7 +73,10 @@ void run(benchmark::State& state, DType dtype, MatmulForm form) {
   };
   state.counters["Gop/s"] = rate(ops * 1e-9);
   state.counters["GB/s"] = rate(bytes * 1e-9);
-  state.counters["peak"] = rate(ops / (coded ? bound.byte_ops : bound.flops));
+  const bool halves = form == MatmulForm::int8 && m > 16 && active_kernels().codes_halves &&
+                      (dtype == DType::f16 || dtype == DType::bf16);
+  const double peak = coded ? bound.byte_ops : halves ? bound.word_ops : bound.flops;
+  state.counters["peak"] = rate(ops / peak);
   state.counters["memory"] = rate(bytes / bound.read_bytes);
 }
 
